@@ -1,0 +1,38 @@
+/** The process: arguments, environment, signals, standard streams, child processes, exit. */
+
+export const args = (): readonly string[] => Deno.args;
+export const getEnv = (name: string): string | undefined => Deno.env.get(name);
+export const pid = (): number => Deno.pid;
+export const hostname = (): string => Deno.hostname();
+export const execPath = (): string => Deno.execPath();
+export const currentFolder = (): string => Deno.cwd();
+export const exit = (code: number): never => Deno.exit(code);
+export const setExitCode = (code: number): void => {
+  Deno.exitCode = code;
+};
+
+/** Runs `handler` on each of the signals; the result takes it off again. */
+export function onSignals(
+  signals: readonly ("SIGINT" | "SIGTERM" | "SIGHUP")[],
+  handler: (signal: string) => void,
+): () => void {
+  const listeners = signals.map((signal) => {
+    const listener = () => handler(signal);
+    Deno.addSignalListener(signal, listener);
+    return () => Deno.removeSignalListener(signal, listener);
+  });
+  return () => listeners.forEach((off) => off());
+}
+
+export const isTerminal = (stream: "stdin" | "stdout" | "stderr"): boolean => Deno[stream].isTerminal();
+export const stdin = (): ReadableStream<Uint8Array<ArrayBuffer>> => Deno.stdin.readable;
+export const stdout = (): WritableStream<Uint8Array<ArrayBuffer>> => Deno.stdout.writable;
+
+/** Writes all of the text, synchronously. */
+export function print(stream: "stdout" | "stderr", text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  let done = 0;
+  while (done < bytes.length) done += Deno[stream].writeSync(bytes.subarray(done));
+}
+
+export const memoryUsage = (): { rss: number; heapUsed: number; external: number } => Deno.memoryUsage();
