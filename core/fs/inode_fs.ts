@@ -47,6 +47,8 @@ export interface WriteFlags {
   readonly killSuidgid: boolean;
   /** The write comes from the page cache (mmap), not from a write(2) of the caller. */
   readonly fromCache: boolean;
+  /** The descriptor is in append mode (O_APPEND): the data belongs at the end, wherever that is by now. */
+  readonly append?: boolean;
 }
 
 /** A POSIX or flock lock request. `end` is inclusive; Number.MAX_SAFE_INTEGER or more means to the end. */

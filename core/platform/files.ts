@@ -86,3 +86,11 @@ export function listFolder(path: string): Promise<string[]> {
     return names;
   });
 }
+/** The text of a small file, or null when it can't be read. Synchronous: for what is needed before anything else runs. */
+export function readTextNow(path: string): string | null {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return null;
+  }
+}

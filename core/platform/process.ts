@@ -36,3 +36,6 @@ export function print(stream: "stdout" | "stderr", text: string): void {
 }
 
 export const memoryUsage = (): { rss: number; heapUsed: number; external: number } => Deno.memoryUsage();
+
+/** Is this the compiled executable (true) or a run from source? */
+export const isStandalone = (): boolean => Deno.build.standalone;

@@ -1,0 +1,4 @@
+/** Stub. */
+export function run(_a: readonly string[]): Promise<number> {
+  return Promise.resolve(0);
+}

@@ -1,0 +1,145 @@
+/**
+ * GroupCommit: many changes, one disk wait. A change is applied (and visible) at once inside an open transaction; the
+ * transaction commits after the pack bytes it refers to are on the disk, and is durable when the database's
+ * write-ahead file is: then everybody who waits is told. No disk wait happens on the event loop.
+ *
+ * Order kept for a power cut: pack bytes -> COMMIT (SQLite WAL mode, synchronous=NORMAL) -> fdatasync of the `-wal` file.
+ */
+import { toFsError } from "../fs/error.ts";
+import type { Database } from "../platform/sqlite.ts";
+
+export interface CommitHooks {
+  /** Are there pack bytes that are not on the disk yet? */
+  hasUnsyncedData(): boolean;
+  /** Puts them there. */
+  syncData(): Promise<void>;
+  /** Puts the database's write-ahead file there. */
+  syncLog(): Promise<void>;
+  /** A whole group was rolled back: what was visible is not any more. */
+  rolledBack(error: Error): void;
+}
+
+interface Waiter {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+/** A change that is visible, and the promise that it survives. */
+export interface Written<T> {
+  readonly value: T;
+  /** Resolves when a power cut loses nothing of it. Never left unhandled: rejections are also reported by `rolledBack`. */
+  readonly durable: Promise<void>;
+}
+
+export class GroupCommit {
+  readonly #db: Database;
+  readonly #hooks: CommitHooks;
+  #open = false;
+  #waiters: Waiter[] = [];
+  #gate: Promise<void> | null = null;
+  #cycle: Promise<void> | null = null;
+  #failed: Error | null = null;
+
+  constructor(db: Database, hooks: CommitHooks) {
+    this.#db = db;
+    this.#hooks = hooks;
+  }
+
+  /**
+   * Runs `change` inside the open transaction; if it throws, only its own effects are undone.
+   * Rejects with what `change` threw.
+   */
+  async write<T>(change: () => T): Promise<Written<T>> {
+    while (this.#gate !== null) await this.#gate;
+    return this.#writeNow(change);
+  }
+
+  #begin(): void {
+    if (!this.#open) {
+      this.#db.exec("BEGIN IMMEDIATE");
+      this.#open = true;
+    }
+  }
+
+  #writeNow<T>(change: () => T): Written<T> {
+    if (this.#failed !== null) throw this.#failed;
+    this.#begin();
+    this.#db.exec("SAVEPOINT one");
+    let value: T;
+    try {
+      value = change();
+    } catch (error) {
+      this.#db.exec("ROLLBACK TO one");
+      this.#db.exec("RELEASE one");
+      this.#kick();
+      throw error;
+    }
+    this.#db.exec("RELEASE one");
+    const durable = new Promise<void>((resolve, reject) => this.#waiters.push({ resolve, reject }));
+    durable.catch(() => {});
+    this.#kick();
+    return { value, durable };
+  }
+
+  #kick(): void {
+    this.#cycle ??= this.#run().finally(() => {
+      this.#cycle = null;
+      if (this.#open) this.#kick();
+    });
+  }
+
+  async #run(): Promise<void> {
+    // One turn of the event loop: what has already arrived joins the group.
+    await Promise.resolve();
+    while (this.#open) {
+      let openGate: () => void = () => {};
+      let batch: Waiter[] = [];
+      try {
+        if (this.#hooks.hasUnsyncedData()) await this.#hooks.syncData();
+        if (this.#hooks.hasUnsyncedData()) {
+          // Bytes arrived while the disk was busy: hold new changes for the one sync that covers them.
+          this.#gate = new Promise((resolve) => openGate = resolve);
+          while (this.#hooks.hasUnsyncedData()) await this.#hooks.syncData();
+        }
+        batch = this.#waiters;
+        this.#waiters = [];
+        this.#db.exec("COMMIT");
+        this.#open = false;
+        this.#gate = null;
+        openGate();
+        await this.#hooks.syncLog();
+        for (const waiter of batch) waiter.resolve();
+      } catch (error) {
+        this.#abandon(toFsError(error, { operation: "commit" }), batch);
+        this.#gate = null;
+        openGate();
+      }
+    }
+  }
+
+  #abandon(error: Error, batch: Waiter[]): void {
+    const waiting = [...batch, ...this.#waiters];
+    this.#waiters = [];
+    if (this.#open) {
+      this.#open = false;
+      try {
+        this.#db.exec("ROLLBACK");
+      } catch {
+        // SQLite has already rolled back by itself (full disk, I/O error).
+      }
+    } else {
+      // Committed but perhaps not on the disk: the log can't be trusted any more (fsync reports an error only once).
+      this.#failed = error;
+    }
+    for (const waiter of waiting) waiter.reject(error);
+    this.#hooks.rolledBack(error);
+  }
+
+  /** Resolves when all that was written so far is durable. */
+  async settle(): Promise<void> {
+    if (this.#open || this.#cycle !== null) {
+      const { durable } = await this.write(() => {});
+      await durable;
+    }
+  }
+}

@@ -1,0 +1,85 @@
+/** The system calls that the kernel protocol and mounting need, by FFI. Sizes travel as u32: a number passed as usize leaves V8's fast path (120 ns). */
+import { encodeName } from "../core/fs/names.ts";
+import { PAGE_SIZE } from "./abi.ts";
+
+const lib = Deno.dlopen("libc.so.6", {
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  read: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  write: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  write_elsewhere: { name: "write", parameters: ["i32", "buffer", "u32"], result: "i32", nonblocking: true },
+  writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  poll: { parameters: ["buffer", "u64", "i32"], result: "i32", nonblocking: true },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  sched_yield: { parameters: [], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
+  umount2: { parameters: ["buffer", "i32"], result: "i32" },
+  umount2_elsewhere: { name: "umount2", parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize", nonblocking: true },
+  realpath: { parameters: ["buffer", "buffer"], result: "pointer" },
+  __errno_location: { parameters: [], result: "pointer" },
+});
+
+/** The calls themselves. Those named `_elsewhere`, `poll` and `recvmsg` run on another thread and return promises. */
+export const libc = lib.symbols;
+
+function errnoView(): Int32Array {
+  const location = libc.__errno_location();
+  if (location === null) throw new Error("libc gave no errno location");
+  return new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
+}
+const errnoCell = errnoView();
+
+/** errno of this thread's last synchronous call. Read it in the very next expression: an allocation in between can change it. */
+export function errno(): number {
+  return errnoCell[0] ?? 0;
+}
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_RDWR = 2;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+export const F_SETFD = 2;
+export const F_SETFL = 4;
+export const FD_CLOEXEC = 1;
+export const POLLIN = 1;
+export const MNT_DETACH = 2;
+export const UMOUNT_NOFOLLOW = 8;
+export const MS_RDONLY = 1;
+export const MS_NOSUID = 2;
+export const MS_NODEV = 4;
+
+/** Text as the NUL-terminated bytes libc wants; names that are not UTF-8 survive. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  const bytes = encodeName(text);
+  const out = new Uint8Array(bytes.length + 1);
+  out.set(bytes);
+  return out;
+}
+
+/** Where a buffer lies in memory. */
+export function addressOf(buffer: Uint8Array<ArrayBuffer>): bigint {
+  return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
+}
+
+/** A buffer of `bytes` whose byte `aligned` lies on a page boundary, so that the kernel copies whole pages. */
+export function alignedBuffer(bytes: number, aligned: number): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(bytes + PAGE_SIZE + 8);
+  const start = Number(addressOf(whole) % BigInt(PAGE_SIZE));
+  const offset = (2 * PAGE_SIZE - start - aligned) % PAGE_SIZE;
+  return whole.subarray(offset, offset + bytes);
+}
+
+const fileBuffer = new Uint8Array(4096);
+
+/** The first 4 KiB of a file of /proc as text; null when it can't be read. */
+export function readProc(path: string): string | null {
+  const fd = libc.open(cString(path), O_RDONLY | O_CLOEXEC, 0);
+  if (fd < 0) return null;
+  const length = libc.read(fd, fileBuffer, fileBuffer.length);
+  libc.close(fd);
+  return length < 0 ? null : new TextDecoder("latin1").decode(fileBuffer.subarray(0, length));
+}
