@@ -1,5 +1,5 @@
 /** The system calls that the kernel protocol and mounting need, by FFI. Sizes travel as u32: a number passed as usize leaves V8's fast path (120 ns). */
-import { encodeName } from "../core/fs/names.ts";
+import { decodeName, encodeName } from "../core/fs/names.ts";
 import { PAGE_SIZE } from "./abi.ts";
 
 const lib = Deno.dlopen("libc.so.6", {
@@ -18,6 +18,9 @@ const lib = Deno.dlopen("libc.so.6", {
   umount2_elsewhere: { name: "umount2", parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
   socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize", nonblocking: true },
+  statfs: { parameters: ["buffer", "buffer"], result: "i32" },
+  statfs_elsewhere: { name: "statfs", parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
+  geteuid: { parameters: [], result: "u32" },
   realpath: { parameters: ["buffer", "buffer"], result: "pointer" },
   __errno_location: { parameters: [], result: "pointer" },
 });
@@ -73,13 +76,34 @@ export function alignedBuffer(bytes: number, aligned: number): Uint8Array<ArrayB
   return whole.subarray(offset, offset + bytes);
 }
 
-const fileBuffer = new Uint8Array(4096);
+const PROC_CHUNK = 16384;
 
-/** The first 4 KiB of a file of /proc as text; null when it can't be read. */
+/** The bytes of a file of /proc as Latin-1 text (one character a byte); null when it can't be read. */
 export function readProc(path: string): string | null {
   const fd = libc.open(cString(path), O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return null;
-  const length = libc.read(fd, fileBuffer, fileBuffer.length);
+  const decoder = new TextDecoder("latin1");
+  const buffer = new Uint8Array(PROC_CHUNK);
+  let text = "";
+  let length: number;
+  while ((length = libc.read(fd, buffer, PROC_CHUNK)) > 0) text += decoder.decode(buffer.subarray(0, length));
   libc.close(fd);
-  return length < 0 ? null : new TextDecoder("latin1").decode(fileBuffer.subarray(0, length));
+  return length < 0 ? null : text;
+}
+
+/** Writes a short text to a file of /sys; false when that is not allowed. */
+export function writeSys(path: string, text: string): boolean {
+  const fd = libc.open(cString(path), O_WRONLY | O_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const bytes = new TextEncoder().encode(text);
+  const written = libc.write(fd, bytes, bytes.length);
+  libc.close(fd);
+  return written === bytes.length;
+}
+
+/** realpath(3): absolute, without symlinks. Null and errno when it can't be resolved. */
+export function realPath(path: string): { path: string } | { errno: number } {
+  const resolved = new Uint8Array(4097);
+  if (libc.realpath(cString(path), resolved) === null) return { errno: errno() };
+  return { path: decodeName(resolved, 0, resolved.indexOf(0)) };
 }

@@ -64,6 +64,14 @@ import { interruption } from "./signals.ts";
 
 /** Requests answered in one turn of the event loop at most; then timers, sockets and settled promises have theirs. */
 const TURN_REQUESTS = 128;
+/**
+ * How often an empty device is read again before going to sleep: a lone client asks its next question within some 20 µs,
+ * while a sleep and its wake-up on another CPU cost 50. Measured with 0 / 40, one client: stat 26k / 61k a second,
+ * open+read+close 12k / 20k, create 2.8k / 6.7k; eight clients alike (tests/bench/fuse_bench.ts).
+ */
+const SPINS = 40;
+/** After so many turns whose spinning was in vain, only one turn in as many spins. */
+const SPIN_PATIENCE = 8;
 /** Bytes moved in one turn at most (16 transfers of 1 MiB take about 3 ms). */
 const TURN_BYTES = 16 << 20;
 /** Before kernels that can expire everything at once (6.16), a name that nobody invalidated is trusted at most so long. */
@@ -129,7 +137,7 @@ function splitSeconds(seconds: number): [number, number] {
 
 export class Session {
   readonly notifier: Notifier;
-  readonly #fd: number;
+  #fd: number;
   readonly #wakeFd: number;
   readonly #fs: InodeFs;
   readonly #options: SessionOptions;
@@ -173,6 +181,8 @@ export class Session {
   #bytesRead = 0;
   #bytesWritten = 0;
   #turnBytes = 0;
+  #turns = 0;
+  #vainTurns = 0;
 
   /** `fd` is /dev/fuse, mounted, nonblocking; `wakeFd` an eventfd that `stop` signals. Both stay the caller's. */
   constructor(fd: number, wakeFd: number, options: SessionOptions) {
@@ -239,6 +249,8 @@ export class Session {
     for (const pending of this.#pending.values()) pending.controller?.abort();
     await this.notifier.close();
     await this.#destroy();
+    // What settles from now on must not write to a descriptor number that may be another's soon.
+    this.#fd = -1;
   }
 
   #destroy(): Promise<void> {
@@ -255,16 +267,34 @@ export class Session {
   /** Answers what waits, at most a turn's worth. False: unmounted. */
   #drain(): boolean {
     this.#turnBytes = 0;
+    let spins = 0;
+    this.#turns++;
+    // Settled promises wait while this spins: not when some are due.
+    const maySpin = this.#pending.size === 0 &&
+      (this.#vainTurns < SPIN_PATIENCE || this.#turns % SPIN_PATIENCE === 0);
     for (let i = 0; i < TURN_REQUESTS && this.#turnBytes < TURN_BYTES; i++) {
       const length = libc.read(this.#fd, this.#in8, this.#in8.length);
       if (length < 0) {
         const code = errno();
-        if (code === Errno.EAGAIN) return true;
+        if (code === Errno.EAGAIN) {
+          if (i === 0 || !maySpin) return true;
+          if (spins++ >= SPINS) {
+            this.#vainTurns++;
+            return true;
+          }
+          i--;
+          libc.sched_yield();
+          continue;
+        }
         // ENOENT: the request was interrupted before it was read. Both: read on.
         if (code === Errno.ENOENT || code === Errno.EINTR) continue;
         return false;
       }
       this.#inLength = length;
+      if (spins > 0) {
+        spins = 0;
+        this.#vainTurns = 0;
+      }
       this.#handle();
     }
     return true;
@@ -361,7 +391,7 @@ export class Session {
       if (!Number.isInteger(code) || code <= 0 || code > 511) code = Errno.EIO;
     }
     this.#sendErrno(code);
-    if (!(error instanceof FsError) || error.code === "internal") {
+    if (!(error instanceof FsError) || (error.code === "internal" && error.details.errno === undefined)) {
       this.#options.onError(error, opcodeName(op), ino);
     }
   }
@@ -397,14 +427,13 @@ export class Session {
       (error) => {
         if (this.#settle(key, pending)) this.#fail(error, pending.op, pending.ino);
       },
-    ).finally(() => {
-      if (this.#pending.size === 0) { for (const resolve of this.#idle.splice(0)) resolve(); }
-    });
+    );
   }
 
   /** Makes `pending` the request at hand; false when it was answered already (interrupted). */
   #settle(key: number, pending: Pending): boolean {
     this.#pending.delete(key);
+    if (this.#pending.size === 0) { for (const resolve of this.#idle.splice(0)) resolve(); }
     if (pending.answered) return false;
     pending.answered = true;
     this.#watched.delete(pending);

@@ -23,6 +23,7 @@ import { type Clock, systemClock } from "../../core/platform/clock.ts";
 import { statVfsAsync } from "../../core/platform/dir.ts";
 import {
   createDiskFile,
+  type DiskFile,
   makeDiskFolder,
   openDiskFile,
   readDiskFolder,
@@ -72,7 +73,8 @@ export class LocalObjectStore implements ObjectStore {
   }
 
   /** One call to the disk, given up (not stopped: nothing can) when it takes too long or the caller no longer waits. */
-  #step<T>(operation: string, key: string, work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  #step<T>(operation: string, key: string, work: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (signal?.aborted) return Promise.reject(toFsError(signal.reason, { operation, path: key }));
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         stopTimer();
@@ -96,9 +98,26 @@ export class LocalObjectStore implements ObjectStore {
         then();
       };
       signal?.addEventListener("abort", onAbort, { once: true });
-      work.then((value) => settle(() => resolve(value)), (error) => settle(() => reject(this.#explain(error, key))));
-      if (signal?.aborted) onAbort();
+      work().then((value) => settle(() => resolve(value)), (error) => settle(() => reject(this.#explain(error, key))));
     });
+  }
+
+  /** As #step; a file that is opened after nobody waits for it any more is closed again. */
+  async #openStep(
+    operation: string,
+    key: string,
+    open: () => Promise<DiskFile>,
+    signal: AbortSignal | undefined,
+  ): Promise<DiskFile> {
+    let given = false;
+    let opening: Promise<DiskFile> | undefined;
+    try {
+      const file = await this.#step(operation, key, () => opening = open(), signal);
+      given = true;
+      return file;
+    } finally {
+      if (!given) opening?.then((late) => late.close(), () => {});
+    }
   }
 
   #explain(error: unknown, key: string): FsError {
@@ -117,7 +136,7 @@ export class LocalObjectStore implements ObjectStore {
 
   /** The root must be there already: a missing one is a tier that is not mounted, not an empty tier. */
   async #requireRoot(signal: AbortSignal | undefined): Promise<void> {
-    const found = await this.#step("stat", this.#root, info(this.#root), signal);
+    const found = await this.#step("stat", this.#root, () => info(this.#root), signal);
     if (found === null) {
       throw new FsError(
         "unavailable",
@@ -133,9 +152,9 @@ export class LocalObjectStore implements ObjectStore {
     const parent = slash < 0 ? "" : folder.slice(0, slash);
     if (parent === "") await this.#requireRoot(signal);
     else await this.#makeFolders(parent, signal);
-    const made = await this.#step("mkdir", folder, makeDiskFolder(this.#path(folder)), signal);
+    const made = await this.#step("mkdir", folder, () => makeDiskFolder(this.#path(folder)), signal);
     // Also when another writer made it: its sync may not have happened yet.
-    await this.#step("fsync", folder, syncDiskFolder(parent === "" ? this.#root : this.#path(parent)), signal);
+    await this.#step("fsync", folder, () => syncDiskFolder(parent === "" ? this.#root : this.#path(parent)), signal);
     if (made || this.#folders.size < 100_000) this.#folders.add(folder);
   }
 
@@ -165,23 +184,19 @@ export class LocalObjectStore implements ObjectStore {
     this.#unfinished.add(temp);
     try {
       await this.#fill(key, path, source instanceof Uint8Array ? bytesSource(source) : source, signal);
-      await this.#step("rename", key, renameOnDisk(path, this.#path(key)), signal);
+      await this.#step("rename", key, () => renameOnDisk(path, this.#path(key)), signal);
     } catch (error) {
       // Not awaited with the signal: an aborted put cleans up too, but a dead disk must not hold the caller.
-      await this.#step("unlink", temp, removeFromDisk(path), undefined).catch(() => {});
+      await this.#step("unlink", temp, () => removeFromDisk(path), undefined).catch(() => {});
       throw toFsError(error, { operation: "put", path: key });
     } finally {
       this.#unfinished.delete(temp);
     }
-    await this.#step("fsync", key, syncDiskFolder(folder === "" ? this.#root : this.#path(folder)), signal);
+    await this.#step("fsync", key, () => syncDiskFolder(folder === "" ? this.#root : this.#path(folder)), signal);
   }
 
   async #fill(key: string, path: string, source: ObjectSource, signal: AbortSignal | undefined): Promise<void> {
-    const creation = createDiskFile(path);
-    const file = await this.#step("create", key, creation, signal).catch((error) => {
-      creation.then((late) => late.close(), () => {});
-      throw error;
-    });
+    const file = await this.#openStep("create", key, () => createDiskFile(path), signal);
     const reader = source.open().getReader();
     let done = 0;
     try {
@@ -190,10 +205,10 @@ export class LocalObjectStore implements ObjectStore {
         if (ended) break;
         done += value.length;
         if (done > source.size) throw sizeMismatch(key, source.size, done);
-        await this.#step("write", key, file.writeAll(value), signal);
+        await this.#step("write", key, () => file.writeAll(value), signal);
       }
       if (done !== source.size) throw sizeMismatch(key, source.size, done);
-      await this.#step("fdatasync", key, file.syncData(), signal);
+      await this.#step("fdatasync", key, () => file.syncData(), signal);
     } catch (error) {
       reader.cancel(error).catch(() => {});
       throw error;
@@ -214,11 +229,9 @@ export class LocalObjectStore implements ObjectStore {
   }
 
   async #open(key: string, signal: AbortSignal | undefined) {
-    const opening = openDiskFile(this.#path(key));
     try {
-      return await this.#step("open", key, opening, signal);
+      return await this.#openStep("open", key, () => openDiskFile(this.#path(key)), signal);
     } catch (error) {
-      opening.then((late) => late.close(), () => {});
       const failure = toFsError(error, { operation: "get", path: key });
       if (failure.code !== "not_found" && failure.code !== "not_a_directory") throw failure;
       await this.#requireRoot(signal);
@@ -230,16 +243,15 @@ export class LocalObjectStore implements ObjectStore {
     checkKey(key);
     checkRange(key, options);
     const signal = options.signal;
-    signal?.throwIfAborted();
     const file = await this.#open(key, signal);
     try {
       let { offset, length } = options;
       if (offset === undefined || length === undefined || length === 0) {
-        const size = await this.#step("stat", key, file.size(), signal);
+        const size = await this.#step("stat", key, () => file.size(), signal);
         ({ offset, length } = resolveRange(key, size, options));
       }
       const out = new Uint8Array(length);
-      const got = await this.#step("read", key, file.readAt(out, offset), signal);
+      const got = await this.#step("read", key, () => file.readAt(out, offset), signal);
       if (got < length) throw shortObject(key, offset + got, offset + length);
       return out;
     } finally {
@@ -250,7 +262,7 @@ export class LocalObjectStore implements ObjectStore {
   getStream(key: string, options: CallOptions = {}): ReadableStream<Uint8Array> {
     checkKey(key);
     const signal = options.signal;
-    let file: Awaited<ReturnType<typeof openDiskFile>> | undefined;
+    let file: DiskFile | undefined;
     let size = 0;
     let offset = 0;
     const close = () => {
@@ -261,16 +273,18 @@ export class LocalObjectStore implements ObjectStore {
       pull: async (controller) => {
         try {
           if (file === undefined) {
-            file = await this.#open(key, signal);
-            size = await this.#step("stat", key, file.size(), signal);
+            const opened = await this.#open(key, signal);
+            file = opened;
+            size = await this.#step("stat", key, () => opened.size(), signal);
           }
+          const source = file;
           const piece = new Uint8Array(Math.min(STREAM_PIECE, size - offset));
           if (piece.length === 0) {
             close();
             controller.close();
             return;
           }
-          const got = await this.#step("read", key, file.readAt(piece, offset), signal);
+          const got = await this.#step("read", key, () => source.readAt(piece, offset), signal);
           if (got < piece.length) throw shortObject(key, offset + got, size);
           offset += got;
           controller.enqueue(piece);
@@ -285,7 +299,7 @@ export class LocalObjectStore implements ObjectStore {
 
   async head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
     checkKey(key);
-    const found = await this.#step("stat", key, info(this.#path(key)), options.signal);
+    const found = await this.#step("stat", key, () => info(this.#path(key)), options.signal);
     if (found?.isFile) return { key, size: found.size };
     await this.#requireRoot(options.signal);
     return null;
@@ -293,14 +307,14 @@ export class LocalObjectStore implements ObjectStore {
 
   async delete(key: string, options: CallOptions = {}): Promise<void> {
     checkKey(key);
-    const removed = await this.#step("unlink", key, removeFromDisk(this.#path(key)), options.signal);
+    const removed = await this.#step("unlink", key, () => removeFromDisk(this.#path(key)), options.signal);
     if (!removed) {
       await this.#requireRoot(options.signal);
       return;
     }
     const slash = key.lastIndexOf("/");
     const folder = slash < 0 ? this.#root : this.#path(key.slice(0, slash));
-    await this.#step("fsync", key, syncDiskFolder(folder), options.signal);
+    await this.#step("fsync", key, () => syncDiskFolder(folder), options.signal);
   }
 
   async *list(prefix: string, after = "", options: CallOptions = {}): AsyncIterable<ObjectInfo> {
@@ -317,7 +331,7 @@ export class LocalObjectStore implements ObjectStore {
     signal: AbortSignal | undefined,
   ): AsyncIterable<ObjectInfo> {
     const path = base === "" ? this.#root : this.#path(base.slice(0, -1));
-    const entries = await this.#step("list", base, readDiskFolder(path), signal);
+    const entries = await this.#step("list", base, () => readDiskFolder(path), signal);
     if (entries === null) return;
     const names = entries
       .filter((entry) => (entry.isFile || entry.isDirectory) && /^[a-z0-9_-][a-z0-9._-]*$/.test(entry.name))
@@ -331,7 +345,7 @@ export class LocalObjectStore implements ObjectStore {
         continue;
       }
       if (!key.startsWith(prefix) || key <= after) continue;
-      const found = await this.#step("stat", key, info(this.#path(key)), signal);
+      const found = await this.#step("stat", key, () => info(this.#path(key)), signal);
       if (found?.isFile) yield { key, size: found.size };
     }
   }
@@ -345,25 +359,25 @@ export class LocalObjectStore implements ObjectStore {
   /** Removes what writers that are no more have left unfinished. Returns how many. */
   async removeStale(options: CallOptions = {}): Promise<number> {
     const folder = this.#path(TEMP_FOLDER);
-    const entries = await this.#step("list", TEMP_FOLDER, readDiskFolder(folder), options.signal);
+    const entries = await this.#step("list", TEMP_FOLDER, () => readDiskFolder(folder), options.signal);
     let removed = 0;
     for (const { name } of entries ?? []) {
       const temp = `${TEMP_FOLDER}/${name}`;
       if (this.#unfinished.has(temp)) continue;
       const [host, process] = name.split("~");
-      const found = await this.#step("stat", temp, info(`${folder}/${name}`), options.signal);
+      const found = await this.#step("stat", temp, () => info(`${folder}/${name}`), options.signal);
       if (found === null) continue;
       const old = this.#clock.now() - found.mtimeMs >= this.#staleMs;
       const dead = host === hostname() && process !== undefined && process !== String(pid()) &&
         await info(`/proc/${process}`) === null;
       if (!old && !dead) continue;
-      if (await this.#step("unlink", temp, removeFromDisk(`${folder}/${name}`), options.signal)) removed++;
+      if (await this.#step("unlink", temp, () => removeFromDisk(`${folder}/${name}`), options.signal)) removed++;
     }
     return removed;
   }
 
   async space(options: CallOptions = {}): Promise<StoreSpace | null> {
-    const { total, free } = await this.#step("statfs", this.#root, statVfsAsync(this.#root), options.signal);
+    const { total, free } = await this.#step("statfs", this.#root, () => statVfsAsync(this.#root), options.signal);
     return { total, free };
   }
 

@@ -55,6 +55,8 @@ export type Op =
     readonly ino: number;
     /** The version the change is based on; null: whatever is there. Another one is a conflict. */
     readonly base: number | null;
+    /** The content the change was made from: another one there is a conflict. Left out: whatever is there. */
+    readonly baseContent?: string | null;
     /** 64 hex digits; null: empty. */
     readonly content: string | null;
     readonly size: number;

@@ -189,7 +189,7 @@ export class SqliteIndex implements Index {
         this.#sql.exec("RELEASE request");
         this.#remember(request);
         const stats: Stat[] = [];
-        for (const ino of new Set(done.map((d) => d.ino))) {
+        for (const ino of new Set([...done, ...changes].map((each) => each.ino))) {
           const stat = this.#tree.stat(ino);
           if (stat !== null) stats.push(stat);
         }

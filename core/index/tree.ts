@@ -473,6 +473,9 @@ export class Tree {
         operation: "write",
       });
     }
+    if (op.baseContent !== undefined && op.baseContent !== node.content && op.content !== node.content) {
+      throw new FsError("conflict", "the file's content was changed by somebody else meanwhile", { operation: "write" });
+    }
     if (op.content !== null) this.#events.contentRef(op.content, 1);
     if (node.content !== null) this.#events.contentRef(node.content, -1);
     const next: Stat = {

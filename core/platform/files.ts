@@ -94,3 +94,10 @@ export function readTextNow(path: string): string | null {
     return null;
   }
 }
+/** Has the folder no entry at all? Reads one entry, not the whole folder. */
+export function folderIsEmpty(path: string): Promise<boolean> {
+  return attempt("list", path, async () => {
+    for await (const _ of Deno.readDir(path)) return false;
+    return true;
+  });
+}

@@ -38,7 +38,10 @@ export interface BuiltManifest {
   /** SHA-256 of `blob`: the identity of the content. */
   readonly hash: Uint8Array<ArrayBuffer>;
   readonly blob: Uint8Array<ArrayBuffer>;
-  /** The segments `blob` refers to, each once; empty for an inline manifest and when `onSegment` took them. */
+  /**
+   * The segments `blob` refers to, each once, but for those that `addSegment` took over; empty for an inline manifest
+   * and when `onSegment` took them.
+   */
   readonly segments: readonly SegmentBlob[];
   /** Bytes of the content. */
   readonly size: number;
@@ -200,6 +203,19 @@ export class ManifestBuilder {
       this.add(zeros, MAX_CHUNK);
       left--;
     }
+  }
+
+  /**
+   * Appends a whole segment of another manifest without its chunks being known. Only possible where that gives what
+   * its chunks would give: false, and nothing is appended, when the builder is not between two segments. The segment
+   * must not be the last of its manifest, and its blob is not handed out again.
+   */
+  addSegment(segment: Omit<SegmentRef, "offset">): boolean {
+    if (this.#segmentEntries === undefined || this.#pendingCount > 0) return false;
+    this.#segmentEntries.addSegment(segment.hash, segment.length, segment.count);
+    this.#size += segment.length;
+    this.#count += segment.count;
+    return true;
   }
 
   /** Ends the content. The builder is of no use afterwards. */
@@ -399,6 +415,12 @@ export class ManifestView {
   /** The segments in order (a content can have the same one several times); none for an inline manifest. */
   *segments(): Generator<SegmentRef> {
     for (let i = 0; i < this.segmentCount; i++) yield this.#segment(i);
+  }
+
+  /** The segment that holds the byte at `offset`; undefined behind the end and for an inline manifest. */
+  segmentAt(offset: number): SegmentRef | undefined {
+    if (this.kind === "chunks" || offset < 0 || offset >= this.size) return undefined;
+    return this.#segment(lastAtOrBefore(this.#segmentOffsets, this.segmentCount, offset));
   }
 
   #segment(i: number): SegmentRef {

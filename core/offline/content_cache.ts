@@ -1,0 +1,605 @@
+/**
+ * ContentCache: file contents on the client's disk, by identity. Small ones lie back to back in slab files (a cache with
+ * one file an object makes ext4 slow under churn), large ones each in a sparse file of their own that fills chunk by
+ * chunk. Whatever arrives is verified against its manifest before it is kept; contents never change, so neither does
+ * what is cached.
+ */
+import { FsError } from "../fs/error.ts";
+import type { Calls, ServerLink } from "../remote/protocol.ts";
+import { MAX_CHUNK } from "../store/chunker.ts";
+import { chunkInline } from "../store/chunk_inline.ts";
+import { Extents } from "../store/extents.ts";
+import { hex, sameBytes, sha256, unhex } from "../store/hash.ts";
+import { type ChunkSpan, decodeManifest, encodeManifest, type ManifestView } from "../store/manifest.ts";
+import { isZeroChunk } from "../store/zeros.ts";
+import { Statements } from "../index/statements.ts";
+import type { Clock } from "../platform/clock.ts";
+import { info, makeFolder, readText, removeTree } from "../platform/files.ts";
+import {
+  closeFd,
+  ftruncateFd,
+  O_CREAT,
+  O_RDWR,
+  openFd,
+  preadFd,
+  pwriteFd,
+  renamePath,
+  unlinkPath,
+} from "../platform/posix.ts";
+import { type Database, openDatabase } from "../platform/sqlite.ts";
+
+/** Contents up to this many bytes go into slabs, whole. */
+export const SMALL_CONTENT = 256 * 1024;
+const SLAB_BYTES = 32 * 1024 * 1024;
+/** What a sequential reader gets in one request to the server, and how far ahead of it bytes are fetched. */
+const WINDOW = 4 * 1024 * 1024;
+const READ_AHEAD = 2 * WINDOW;
+/** What a random reader gets at least. */
+const RANDOM_WINDOW = 128 * 1024;
+/** Large files that keep their descriptor and map in memory though nobody has them open. */
+const IDLE_BIG = 64;
+
+const SCHEMA = `
+CREATE TABLE IF NOT EXISTS small(hash BLOB PRIMARY KEY, slab INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS small_slab ON small(slab);
+CREATE TABLE IF NOT EXISTS big(hash BLOB PRIMARY KEY, size INTEGER NOT NULL, present TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS manifests(hash BLOB PRIMARY KEY, blob BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+`;
+
+interface Fetching {
+  readonly start: number;
+  readonly end: number;
+  readonly done: Promise<void>;
+}
+interface Big {
+  readonly hash: string;
+  readonly size: number;
+  fd: number;
+  readonly present: Extents;
+  opens: number;
+  dirty: boolean;
+  used: number;
+  fetching: Fetching[];
+  /** Where the last fetch for a reader ended: a reader that goes on there is sequential. */
+  next: number;
+  view: ManifestView | null;
+}
+interface Slab {
+  readonly number: number;
+  readonly fd: number;
+  readonly path: string;
+  end: number;
+}
+
+export interface ContentCacheOptions {
+  /** A folder of its own. */
+  readonly folder: string;
+  /** Bytes the cache may take. What programs have open may go beyond for a while. */
+  readonly maxBytes: number;
+  readonly clock: Clock;
+  readonly link: () => ServerLink;
+  readonly log?: (message: string) => void;
+}
+
+export interface CacheStats {
+  readonly smallContents: number;
+  readonly smallBytes: number;
+  readonly bigContents: number;
+  readonly bigBytes: number;
+  readonly maxBytes: number;
+  readonly hits: number;
+  readonly misses: number;
+}
+
+export class ContentCache {
+  readonly #options: ContentCacheOptions;
+  readonly #db: Database;
+  readonly #sql: Statements;
+  readonly #big = new Map<string, Big>();
+  readonly #small = new Map<string, { slab: Slab; offset: number; length: number }>();
+  readonly #slabs = new Map<number, Slab>();
+  readonly #fetchingSmall = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
+  #slab: Slab | null = null;
+  #hits = 0;
+  #misses = 0;
+  #stopSaving: () => void;
+
+  private constructor(options: ContentCacheOptions, db: Database) {
+    this.#options = options;
+    this.#db = db;
+    this.#sql = new Statements(db);
+    this.#stopSaving = options.clock.every(2000, () => this.#save());
+  }
+
+  /** Opens or creates the cache. After a power cut (another boot without a clean close) it begins empty: nothing in it was synced. */
+  static async open(options: ContentCacheOptions): Promise<ContentCache> {
+    const { folder } = options;
+    const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
+    const read = async () => {
+      await makeFolder(`${folder}/big`);
+      await makeFolder(`${folder}/slabs`);
+      const db = openDatabase(`${folder}/cache.db`);
+      db.exec("PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA cache_size=-8192");
+      db.exec(SCHEMA);
+      return db;
+    };
+    let db: Database;
+    try {
+      db = await read();
+    } catch {
+      await removeTree(folder);
+      db = await read();
+    }
+    const row = db.prepare("SELECT value FROM state WHERE key = 'boot'").get() as { value: string } | undefined;
+    if (row !== undefined && row.value !== boot) {
+      db.close();
+      await removeTree(folder);
+      db = await read();
+    }
+    db.prepare("INSERT INTO state(key, value) VALUES('boot', ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value")
+      .run(boot);
+    const cache = new ContentCache(options, db);
+    await cache.#openSlabs();
+    return cache;
+  }
+
+  async #openSlabs(): Promise<void> {
+    const rows = this.#sql.rows("SELECT slab, max(offset + length) FROM small GROUP BY slab ORDER BY slab");
+    for (const row of rows) {
+      const number = row[0] as number;
+      const path = this.#slabPath(number);
+      const found = await info(path);
+      if (found === null || found.size < (row[1] as number)) {
+        this.#sql.run("DELETE FROM small WHERE slab = ?", number);
+        continue;
+      }
+      this.#slabs.set(number, { number, fd: openFd(path, O_RDWR), path, end: row[1] as number });
+    }
+  }
+  #slabPath(number: number): string {
+    return `${this.#options.folder}/slabs/${number}`;
+  }
+  #bigPath(hash: string): string {
+    return `${this.#options.folder}/big/${hash}`;
+  }
+
+  // --- small contents ---
+
+  #findSmall(hash: string): { slab: Slab; offset: number; length: number } | null {
+    const known = this.#small.get(hash);
+    if (known !== undefined) return known;
+    const row = this.#sql.row("SELECT slab, offset, length FROM small WHERE hash = ?", unhex(hash));
+    if (row === undefined) return null;
+    const slab = this.#slabs.get(row[0] as number);
+    if (slab === undefined) return null;
+    const place = { slab, offset: row[1] as number, length: row[2] as number };
+    if (this.#small.size >= 16_384) {
+      for (const oldest of this.#small.keys()) {
+        this.#small.delete(oldest);
+        break;
+      }
+    }
+    this.#small.set(hash, place);
+    return place;
+  }
+
+  /** Keeps a small content, whole. The caller vouches that the bytes are the content. A full disk is no error: it isn't kept. */
+  putSmall(hash: string, bytes: Uint8Array<ArrayBuffer>): void {
+    if (bytes.length > SMALL_CONTENT || bytes.length > this.#options.maxBytes || this.#findSmall(hash) !== null) return;
+    try {
+      if (this.#slab === null || this.#slab.end + bytes.length > SLAB_BYTES) this.#newSlab();
+      const slab = this.#slab;
+      if (slab === null) return;
+      pwriteFd(slab.fd, bytes, slab.end);
+      this.#sql.run(
+        "INSERT INTO small(hash, slab, offset, length) VALUES(?,?,?,?) ON CONFLICT(hash) DO UPDATE SET slab=excluded.slab, offset=excluded.offset",
+        unhex(hash),
+        slab.number,
+        slab.end,
+        bytes.length,
+      );
+      slab.end += bytes.length;
+    } catch (error) {
+      this.#options.log?.(`cache: a content could not be kept: ${error instanceof Error ? error.message : error}`);
+    }
+  }
+  #newSlab(): void {
+    let number = 1;
+    for (const known of this.#slabs.keys()) number = Math.max(number, known + 1);
+    const path = this.#slabPath(number);
+    this.#slab = { number, fd: openFd(path, O_RDWR | O_CREAT), path, end: 0 };
+    this.#slabs.set(number, this.#slab);
+    this.#evict();
+  }
+  #dropSlab(slab: Slab): void {
+    this.#sql.run("DELETE FROM small WHERE slab = ?", slab.number);
+    for (const [hash, place] of this.#small) if (place.slab === slab) this.#small.delete(hash);
+    this.#slabs.delete(slab.number);
+    closeFd(slab.fd);
+    unlinkPath(slab.path);
+    if (this.#slab === slab) this.#slab = null;
+  }
+
+  async #fetchSmall(hash: string, size: number, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+    let fetching = this.#fetchingSmall.get(hash);
+    if (fetching === undefined) {
+      this.#misses++;
+      fetching = (async () => {
+        const bytes = await this.#options.link().readContent(hash, 0, size);
+        await this.#verifyWhole(hash, bytes);
+        this.putSmall(hash, bytes);
+        return bytes;
+      })().finally(() => this.#fetchingSmall.delete(hash));
+      fetching.catch(() => {});
+      this.#fetchingSmall.set(hash, fetching);
+    }
+    return await raceAbort(fetching, signal);
+  }
+  async #verifyWhole(hash: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    if (hex(encodeManifest(chunkInline(bytes)).hash) === hash) return;
+    // Cut otherwise by its writer: compare chunk by chunk.
+    const view = await this.manifest(hash);
+    for (const span of await view.chunksIn(0, view.size, (segment) => this.segment(segment))) {
+      verify(hash, span, bytes.subarray(span.offset, span.offset + span.length));
+    }
+    if (view.size !== bytes.length) throw new FsError("corrupt", `content ${hash} came with the wrong length`);
+  }
+
+  // --- manifests ---
+
+  /** The manifest of a content, from the cache or the server. Throws not_found, unavailable. */
+  async manifest(hash: string): Promise<ManifestView> {
+    const kept = this.#sql.row("SELECT blob FROM manifests WHERE hash = ?", unhex(hash));
+    if (kept !== undefined) return decodeManifest(kept[0] as Uint8Array);
+    const blob: Calls["manifest"]["result"] = await this.#options.link().call("manifest", { content: hash });
+    if (blob === null) throw new FsError("not_found", `the server does not know content ${hash} any more`);
+    const view = decodeManifest(blob, unhex(hash));
+    this.#keepManifest(unhex(hash), blob);
+    return view;
+  }
+  #keepManifest(hash: Uint8Array, blob: Uint8Array): void {
+    this.#sql.run("INSERT INTO manifests(hash, blob) VALUES(?,?) ON CONFLICT(hash) DO NOTHING", hash, blob);
+  }
+  /** A segment's blob, from the cache or the server. */
+  async segment(hash: Uint8Array): Promise<Uint8Array> {
+    const kept = this.#sql.row("SELECT blob FROM manifests WHERE hash = ?", hash);
+    if (kept !== undefined) return kept[0] as Uint8Array;
+    const blob = await this.#options.link().call("segment", { hash });
+    if (blob === null || !sameBytes(sha256(blob), hash)) {
+      throw new FsError("corrupt", `the server has no good copy of segment ${hex(hash)}`);
+    }
+    this.#keepManifest(hash, blob);
+    return blob;
+  }
+
+  // --- large contents ---
+
+  #openBig(hash: string, size: number): Big {
+    let big = this.#big.get(hash);
+    if (big !== undefined) return big;
+    const row = this.#sql.row("SELECT present, size FROM big WHERE hash = ?", unhex(hash));
+    const fd = openFd(this.#bigPath(hash), O_RDWR | O_CREAT);
+    const present = row === undefined ? new Extents() : Extents.fromArray(JSON.parse(row[0] as string) as number[]);
+    if (row === undefined) ftruncateFd(fd, size);
+    big = {
+      hash,
+      size,
+      fd,
+      present,
+      opens: 0,
+      dirty: false,
+      used: this.#options.clock.now(),
+      fetching: [],
+      next: -1,
+      view: null,
+    };
+    this.#big.set(hash, big);
+    this.#trim();
+    return big;
+  }
+  #trim(): void {
+    if (this.#big.size <= IDLE_BIG) return;
+    for (const big of this.#big.values()) {
+      if (this.#big.size <= IDLE_BIG) return;
+      if (big.opens > 0 || big.fetching.length > 0) continue;
+      this.#saveBig(big);
+      closeFd(big.fd);
+      this.#big.delete(big.hash);
+    }
+  }
+  #saveBig(big: Big): void {
+    this.#sql.run(
+      `INSERT INTO big(hash, size, present, bytes, used) VALUES(?,?,?,?,?)
+       ON CONFLICT(hash) DO UPDATE SET present=excluded.present, bytes=excluded.bytes, used=excluded.used`,
+      unhex(big.hash),
+      big.size,
+      JSON.stringify(big.present.toArray()),
+      big.present.total,
+      big.used,
+    );
+    big.dirty = false;
+  }
+  #save(): void {
+    let saved = false;
+    for (const big of this.#big.values()) {
+      if (!big.dirty) continue;
+      this.#saveBig(big);
+      saved = true;
+    }
+    if (saved) this.#evict();
+  }
+
+  /** Takes over a whole file that holds exactly this content. The file must be on the same filesystem. */
+  adopt(hash: string, size: number, path: string): void {
+    if (this.#big.has(hash) || size <= SMALL_CONTENT) {
+      unlinkPath(path);
+      return;
+    }
+    renamePath(path, this.#bigPath(hash));
+    const present = new Extents();
+    present.add(0, size);
+    const fd = openFd(this.#bigPath(hash), O_RDWR);
+    const big: Big = {
+      hash,
+      size,
+      fd,
+      present,
+      opens: 0,
+      dirty: true,
+      used: this.#options.clock.now(),
+      fetching: [],
+      next: -1,
+      view: null,
+    };
+    this.#big.set(hash, big);
+    this.#saveBig(big);
+    this.#trim();
+    this.#evict();
+  }
+
+  // --- reading ---
+
+  /** A program has the content open: it is not evicted until `release`. */
+  retain(hash: string, size: number): void {
+    if (size > SMALL_CONTENT) this.#openBig(hash, size).opens++;
+  }
+  release(hash: string, size: number): void {
+    const big = size > SMALL_CONTENT ? this.#big.get(hash) : undefined;
+    if (big !== undefined && big.opens > 0) big.opens--;
+  }
+
+  /** Fills `into` at once if all of its bytes are here; false when they are not. The range lies inside the content. */
+  readNow(hash: string, size: number, offset: number, into: Uint8Array<ArrayBuffer>): boolean {
+    if (size <= SMALL_CONTENT) {
+      const place = this.#findSmall(hash);
+      if (place === null || place.length < offset + into.length) return false;
+      this.#hits++;
+      return preadFd(place.slab.fd, into, place.offset + offset) === into.length;
+    }
+    const big = this.#openBig(hash, size);
+    if (!big.present.covers(offset, offset + into.length)) return false;
+    big.used = this.#options.clock.now();
+    this.#hits++;
+    const done = preadFd(big.fd, into, offset) === into.length;
+    // A sequential reader that comes near the end of what is here is read ahead of.
+    if (done && big.next >= 0 && offset + into.length + WINDOW > big.next && big.next < size) {
+      this.#ahead(big, offset + into.length);
+    }
+    return done;
+  }
+
+  /** As readNow, fetching what is missing. Throws unavailable when the server is away. */
+  async read(
+    hash: string,
+    size: number,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    if (size <= SMALL_CONTENT) {
+      const now = new Uint8Array(length);
+      if (this.readNow(hash, size, offset, now)) return now;
+      return (await this.#fetchSmall(hash, size, signal)).slice(offset, offset + length);
+    }
+    const big = this.#openBig(hash, size);
+    const into = new Uint8Array(length);
+    big.opens++;
+    try {
+      if (!big.present.covers(offset, offset + length)) {
+        this.#misses++;
+        const sequential = big.next === offset || offset === 0 ||
+          (big.next > offset && big.next - offset <= READ_AHEAD);
+        const wanted = sequential ? Math.max(length, Math.min(WINDOW, size - offset)) : Math.max(length, RANDOM_WINDOW);
+        await raceAbort(this.#fetch(big, offset, Math.min(size, offset + wanted)), signal);
+        if (sequential) {
+          big.next = Math.min(size, offset + wanted);
+          this.#ahead(big, offset + length);
+        } else big.next = offset + length;
+      }
+      if (preadFd(big.fd, into, offset) < length) {
+        throw new FsError("corrupt", `the cached content ${hash} is cut short`);
+      }
+      return into;
+    } finally {
+      big.opens--;
+    }
+  }
+
+  #ahead(big: Big, position: number): void {
+    const end = Math.min(big.size, position + READ_AHEAD);
+    if (big.next >= end || big.fetching.length >= 4) return;
+    const start = big.next;
+    const stop = Math.min(big.size, start + WINDOW);
+    big.next = stop;
+    this.#fetch(big, start, stop).catch(() => {});
+  }
+
+  /** Makes [start, end) present. */
+  async #fetch(big: Big, start: number, end: number): Promise<void> {
+    for (;;) {
+      const busy = big.fetching.find((f) => f.start < end && f.end > start);
+      if (busy === undefined) break;
+      await busy.done.catch(() => {});
+      if (big.present.covers(start, end)) return;
+    }
+    const view = big.view ??= await this.manifest(big.hash);
+    const spans = (await view.chunksIn(start, end - start, (hash) => this.segment(hash)))
+      .filter((span) => !big.present.covers(span.offset, span.offset + span.length));
+    const first = spans[0];
+    const last = spans.at(-1);
+    if (first === undefined || last === undefined) return;
+    // Another reader may have begun meanwhile.
+    if (big.fetching.some((f) => f.start < last.offset + last.length && f.end > first.offset)) {
+      return await this.#fetch(big, start, end);
+    }
+    const fetching: Fetching = {
+      start: first.offset,
+      end: last.offset + last.length,
+      done: this.#fetchSpans(big, spans),
+    };
+    big.fetching.push(fetching);
+    try {
+      await fetching.done;
+    } finally {
+      big.fetching = big.fetching.filter((f) => f !== fetching);
+    }
+  }
+
+  async #fetchSpans(big: Big, spans: readonly ChunkSpan[]): Promise<void> {
+    let at = 0;
+    while (at < spans.length) {
+      const first = spans[at];
+      if (first === undefined) break;
+      if (isZeroChunk(first.hash, first.length)) {
+        // The file is sparse: zeros are there already.
+        big.present.add(first.offset, first.offset + first.length);
+        at++;
+        continue;
+      }
+      let until = at;
+      let end = first.offset;
+      for (let next = spans[until]; next !== undefined && next.offset === end; next = spans[until]) {
+        if (isZeroChunk(next.hash, next.length) || end - first.offset > WINDOW + MAX_CHUNK) break;
+        end += next.length;
+        until++;
+      }
+      const bytes = await this.#options.link().readContent(big.hash, first.offset, end - first.offset);
+      for (const span of spans.slice(at, until)) {
+        const piece = bytes.subarray(span.offset - first.offset, span.offset - first.offset + span.length);
+        verify(big.hash, span, piece);
+      }
+      pwriteFd(big.fd, bytes, first.offset);
+      big.present.add(first.offset, end);
+      at = until;
+    }
+    big.dirty = true;
+  }
+
+  /** Is every byte of the content here? */
+  isComplete(hash: string, size: number): boolean {
+    if (size <= SMALL_CONTENT) return this.#findSmall(hash) !== null;
+    return this.#openBig(hash, size).present.covers(0, size);
+  }
+
+  // --- room ---
+
+  #evict(): void {
+    const bigBytes = (this.#sql.row("SELECT coalesce(sum(bytes), 0) FROM big")?.[0] as number | undefined) ?? 0;
+    let total = bigBytes;
+    for (const slab of this.#slabs.values()) total += slab.end;
+    if (total <= this.#options.maxBytes) return;
+    const target = this.#options.maxBytes * 0.9;
+    for (const row of this.#sql.rows("SELECT hash, bytes FROM big ORDER BY used")) {
+      if (total <= target) return;
+      const hash = hex(row[0] as Uint8Array);
+      const big = this.#big.get(hash);
+      if (big !== undefined && (big.opens > 0 || big.fetching.length > 0)) continue;
+      this.#dropBig(hash);
+      total -= row[1] as number;
+    }
+    for (const slab of [...this.#slabs.values()]) {
+      if (total <= target) return;
+      if (slab === this.#slab) continue;
+      total -= slab.end;
+      this.#dropSlab(slab);
+    }
+  }
+  #dropBig(hash: string): void {
+    const big = this.#big.get(hash);
+    if (big !== undefined) {
+      closeFd(big.fd);
+      this.#big.delete(hash);
+    }
+    this.#sql.run("DELETE FROM big WHERE hash = ?", unhex(hash));
+    this.#sql.run("DELETE FROM manifests WHERE hash = ?", unhex(hash));
+    unlinkPath(this.#bigPath(hash));
+  }
+
+  /** Drops all that no program has open. Returns the bytes that were freed. */
+  clear(): number {
+    let freed = 0;
+    this.#save();
+    for (const row of this.#sql.rows("SELECT hash, bytes FROM big")) {
+      const hash = hex(row[0] as Uint8Array);
+      const big = this.#big.get(hash);
+      if (big !== undefined && (big.opens > 0 || big.fetching.length > 0)) continue;
+      freed += row[1] as number;
+      this.#dropBig(hash);
+    }
+    for (const big of [...this.#big.values()]) {
+      if (big.opens === 0 && big.fetching.length === 0) this.#dropBig(big.hash);
+    }
+    for (const slab of [...this.#slabs.values()]) {
+      freed += slab.end;
+      this.#dropSlab(slab);
+    }
+    return freed;
+  }
+
+  stats(): CacheStats {
+    const small = this.#sql.row("SELECT count(*), coalesce(sum(length), 0) FROM small");
+    this.#save();
+    const big = this.#sql.row("SELECT count(*), coalesce(sum(bytes), 0) FROM big");
+    return {
+      smallContents: (small?.[0] as number | undefined) ?? 0,
+      smallBytes: (small?.[1] as number | undefined) ?? 0,
+      bigContents: (big?.[0] as number | undefined) ?? 0,
+      bigBytes: (big?.[1] as number | undefined) ?? 0,
+      maxBytes: this.#options.maxBytes,
+      hits: this.#hits,
+      misses: this.#misses,
+    };
+  }
+
+  close(): void {
+    this.#stopSaving();
+    for (const big of this.#big.values()) {
+      this.#saveBig(big);
+      closeFd(big.fd);
+    }
+    this.#big.clear();
+    for (const slab of this.#slabs.values()) closeFd(slab.fd);
+    this.#slabs.clear();
+    this.#db.close();
+  }
+}
+
+function verify(content: string, span: ChunkSpan, bytes: Uint8Array): void {
+  if (bytes.length !== span.length || !sameBytes(sha256(bytes), span.hash)) {
+    throw new FsError(
+      "corrupt",
+      `bytes ${span.offset} to ${span.offset + span.length} of content ${content} arrived wrong`,
+    );
+  }
+}
+
+/** The promise, or the signal's reason as soon as it is aborted. */
+function raceAbort<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
+}

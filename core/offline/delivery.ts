@@ -1,0 +1,470 @@
+/**
+ * Delivery: brings the journal's records to the server, in order, many under way at once; only chunks the server lacks
+ * are sent. A record is done when the server says it is on its disk; until then it can be sent again, and the server
+ * applies a request number once. What the server refuses stops the line until it is settled (`settle`).
+ */
+import { FsError, toFsError } from "../fs/error.ts";
+import type { Stat } from "../fs/stat.ts";
+import type { Op } from "../index/ops.ts";
+import type { Applied, ServerLink } from "../remote/protocol.ts";
+import { MAX_INLINE_BYTES } from "../remote/protocol.ts";
+import { chunkInline } from "../store/chunk_inline.ts";
+import type { ChunkPool } from "../store/chunk_pool.ts";
+import { chunkStream } from "../store/chunk_stream.ts";
+import { hex } from "../store/hash.ts";
+import {
+  type BuiltManifest,
+  decodeManifest,
+  encodeManifest,
+  ManifestBuilder,
+  type SegmentBlob,
+} from "../store/manifest.ts";
+import { rechunk } from "../store/rechunk.ts";
+import { isZeroChunk } from "../store/zeros.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { ContentCache } from "./content_cache.ts";
+import { SMALL_CONTENT } from "./content_cache.ts";
+import type { Journal, JournaledData, JournalPlace } from "./journal.ts";
+import type { Layer, LayerStack } from "./layers.ts";
+import type { Touched } from "./replica.ts";
+
+/** Requests that are sent before the first is answered. */
+const IN_FLIGHT = 64;
+/** Chunk bytes gathered before they are offered to the server. */
+const UPLOAD_BATCH = 4 * 1024 * 1024;
+const READ_PIECE = 1024 * 1024;
+
+/** The new content of a record's file, ready to be named to the server. */
+interface Prepared {
+  readonly content: string | null;
+  readonly size: number;
+  readonly manifests: readonly Uint8Array[];
+  readonly chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[];
+  /** All bytes of a small content. */
+  readonly whole: Uint8Array<ArrayBuffer> | null;
+}
+
+/** One record on its way. */
+export interface Outgoing {
+  request: number;
+  ops: readonly Op[];
+  readonly data: JournaledData | null;
+  readonly place: JournalPlace;
+  readonly stack: LayerStack | null;
+  readonly layer: Layer | null;
+  readonly touched: Touched;
+  state: "queued" | "sent" | "visible" | "refused";
+  error: FsError | null;
+  prepared: Prepared | null;
+  /** Everybody can see it. */
+  readonly visible: PromiseWithResolvers<void>;
+  /** It is on the server's disk (or was settled otherwise). */
+  readonly durable: PromiseWithResolvers<void>;
+}
+
+export interface DeliveryHooks {
+  /** The server applied it; `stats` are the nodes as they are there now. */
+  visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
+  /** It is on the server's disk: its local bytes may go. */
+  delivered(outgoing: Outgoing): void;
+  /** The server refuses it: what to send instead, null: nothing. Other records may be changed too (same inode numbers stay). */
+  settle(outgoing: Outgoing, error: FsError): Promise<readonly Op[] | null>;
+  log(message: string): void;
+}
+
+export class Delivery {
+  readonly #journal: Journal;
+  readonly #link: ServerLink;
+  readonly #pool: ChunkPool;
+  readonly #cache: ContentCache;
+  readonly #hooks: DeliveryHooks;
+  readonly #clock: Clock;
+  #queue: Outgoing[] = [];
+  #nextRequest: number;
+  #up = false;
+  #generation = 0;
+  #running = false;
+  #inFlight = 0;
+  #stopped = false;
+  #idle: PromiseWithResolvers<void> | null = null;
+
+  constructor(options: {
+    journal: Journal;
+    link: ServerLink;
+    pool: ChunkPool;
+    cache: ContentCache;
+    hooks: DeliveryHooks;
+    clock: Clock;
+    firstRequest: number;
+  }) {
+    this.#journal = options.journal;
+    this.#link = options.link;
+    this.#pool = options.pool;
+    this.#cache = options.cache;
+    this.#hooks = options.hooks;
+    this.#clock = options.clock;
+    this.#nextRequest = options.firstRequest;
+  }
+
+  /** The number for the next record. */
+  takeRequest(): number {
+    return this.#nextRequest++;
+  }
+  get pending(): { records: number; bytes: number } {
+    let bytes = 0;
+    for (const out of this.#queue) bytes += out.layer?.extents.total ?? 0;
+    return { records: this.#queue.length, bytes };
+  }
+  list(): readonly Outgoing[] {
+    return this.#queue;
+  }
+
+  /** A journaled record, in order of its request number. */
+  add(
+    record: Pick<Outgoing, "request" | "ops" | "data" | "place" | "stack" | "layer" | "touched">,
+  ): Outgoing {
+    const out: Outgoing = {
+      ...record,
+      state: "queued",
+      error: null,
+      prepared: null,
+      visible: Promise.withResolvers(),
+      durable: Promise.withResolvers(),
+    };
+    out.visible.promise.catch(() => {});
+    out.durable.promise.catch(() => {});
+    this.#queue.push(out);
+    this.#kick();
+    return out;
+  }
+
+  /** Connected: the server has applied our requests up to `lastRequest`. */
+  up(lastRequest: number): void {
+    this.#generation++;
+    this.#inFlight = 0;
+    if (lastRequest >= this.#nextRequest) this.#nextRequest = lastRequest + 1;
+    for (const out of this.#queue) {
+      if (out.state === "refused") continue;
+      out.state = out.request <= lastRequest && out.state === "visible" ? "visible" : "queued";
+    }
+    this.#up = true;
+    this.#kick();
+  }
+  down(): void {
+    this.#up = false;
+    this.#generation++;
+  }
+  /** The server has these on its disk. */
+  durable(request: number): void {
+    while (this.#queue.length > 0) {
+      const out = this.#queue[0];
+      if (out === undefined || out.request > request || out.state !== "visible") break;
+      this.#queue.shift();
+      this.#finish(out);
+    }
+    if (this.#queue.length === 0) {
+      this.#idle?.resolve();
+      this.#idle = null;
+    }
+  }
+  #finish(out: Outgoing): void {
+    this.#hooks.delivered(out);
+    this.#journal.release(out.place.file);
+    out.visible.resolve();
+    out.durable.resolve();
+  }
+
+  /** Resolves when everything added so far was delivered. */
+  drained(): Promise<void> {
+    if (this.#queue.length === 0) return Promise.resolve();
+    this.#idle ??= Promise.withResolvers();
+    return this.#idle.promise;
+  }
+  stop(): void {
+    this.#stopped = true;
+    this.down();
+  }
+
+  #kick(): void {
+    if (this.#running || !this.#up || this.#stopped) return;
+    this.#running = true;
+    this.#run().catch((error) => {
+      this.#hooks.log(`delivery: ${toFsError(error).message}`);
+    }).finally(() => {
+      this.#running = false;
+    });
+  }
+
+  async #run(): Promise<void> {
+    // What is journaled in this turn of the event loop goes out together.
+    await Promise.resolve();
+    while (this.#up && !this.#stopped) {
+      if (this.#queue.some((out) => out.state === "refused")) {
+        if (this.#inFlight > 0) return;
+        await this.#settle();
+        continue;
+      }
+      const next = this.#queue.find((out) => out.state === "queued");
+      if (next === undefined || this.#inFlight >= IN_FLIGHT) return;
+      const generation = this.#generation;
+      try {
+        if (next.data !== null && next.prepared === null) next.prepared = await this.#prepare(next);
+      } catch (error) {
+        if (generation !== this.#generation) return;
+        await this.#trouble(next, toFsError(error));
+        continue;
+      }
+      if (generation !== this.#generation) return;
+      this.#send(next, generation);
+    }
+  }
+
+  #send(out: Outgoing, generation: number): void {
+    out.state = "sent";
+    this.#inFlight++;
+    const { prepared, data } = out;
+    const ops: Op[] = [...out.ops];
+    if (prepared !== null && data !== null) {
+      ops.push({
+        t: "content",
+        ino: data.ino,
+        base: null,
+        ...(data.base === undefined ? {} : { baseContent: data.base }),
+        content: prepared.content,
+        size: prepared.size,
+        time: data.time,
+      });
+    }
+    this.#link.call("apply", {
+      request: out.request,
+      chunks: prepared?.chunks ?? [],
+      manifests: prepared?.manifests ?? [],
+      ops,
+    }, { timeoutMs: 60_000 }).then(
+      (applied) => {
+        if (generation === this.#generation) this.#answered(out, applied);
+      },
+      (error) => {
+        if (generation === this.#generation) this.#refused(out, toFsError(error));
+      },
+    );
+  }
+  #answered(out: Outgoing, applied: Applied): void {
+    this.#inFlight--;
+    out.state = "visible";
+    this.#hooks.visible(out, applied.stats, applied.seq);
+    out.visible.resolve();
+    this.#kick();
+  }
+  #refused(out: Outgoing, error: FsError): void {
+    this.#inFlight--;
+    if (isPassing(error)) {
+      // Cut off or overloaded: the connection's next start begins again at what the server has.
+      out.state = "queued";
+      this.#later();
+      return;
+    }
+    if (error.code === "conflict" && out.prepared !== null && /send it again/.test(error.message)) {
+      // The server no longer has a chunk we did not send: offer them all anew.
+      out.prepared = null;
+      out.state = "queued";
+      this.#kick();
+      return;
+    }
+    out.state = "refused";
+    out.error = error;
+    this.#kick();
+  }
+  #later(): void {
+    this.#up = false;
+    const generation = this.#generation;
+    this.#clock.after(500, () => {
+      if (generation !== this.#generation || !this.#link.connected || this.#stopped) return;
+      for (const out of this.#queue) if (out.state === "sent") out.state = "queued";
+      this.#generation++;
+      this.#inFlight = 0;
+      this.#up = true;
+      this.#kick();
+    }, true);
+  }
+  async #trouble(out: Outgoing, error: FsError): Promise<void> {
+    if (isPassing(error)) {
+      this.#later();
+      return;
+    }
+    this.#hooks.log(`delivery: request ${out.request} can't be prepared: ${error.message}; trying again`);
+    out.prepared = null;
+    await this.#clock.sleep(1000);
+  }
+
+  /** Nothing is under way: what was refused is replaced, and all that is not visible gets new numbers, in one journal record. */
+  async #settle(): Promise<void> {
+    const answers = new Map<Outgoing, readonly Op[] | null>();
+    for (const out of this.#queue) {
+      if (out.state !== "refused") continue;
+      answers.set(out, await this.#hooks.settle(out, out.error ?? new FsError("internal", "refused without a reason")));
+    }
+    // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order.
+    const given: Outgoing[] = [];
+    const keep: Outgoing[] = [];
+    for (const out of this.#queue) {
+      const answer = answers.get(out);
+      if (answer === null) {
+        given.push(out);
+        continue;
+      }
+      if (answer !== undefined) out.ops = answer;
+      if (out.state !== "visible") {
+        out.request = this.takeRequest();
+        out.state = "queued";
+        out.error = null;
+      }
+      keep.push(out);
+    }
+    const place = this.#journal.replaceAll(
+      this.takeRequest(),
+      keep.map((out) => ({ record: { request: out.request, ops: out.ops, data: out.data }, place: out.place })),
+    );
+    this.#queue = keep;
+    // The replacing record must stay as long as the journal has the replaced ones.
+    void this.drained().then(() => this.#journal.release(place.file));
+    await this.#journal.sync();
+    for (const out of given) this.#finish(out);
+  }
+
+  // --- contents ---
+
+  /** Reads the file as it was when the record was flushed. */
+  async #read(out: Outgoing, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    const { stack, layer } = out;
+    if (stack === null || layer === null) throw new FsError("internal", "a record without its bytes");
+    const into = new Uint8Array(length);
+    const count = stack.layers.indexOf(layer) + 1;
+    for (const source of stack.sources(offset, offset + length, count)) {
+      const part = into.subarray(source.start - offset, source.end - offset);
+      if (source.kind === "layer") source.layer.read(source.start, part);
+      else if (source.kind === "base" && stack.base !== null) {
+        for (let at = 0; at < part.length; at += READ_PIECE) {
+          const n = Math.min(READ_PIECE, part.length - at);
+          part.set(await this.#cache.read(stack.base, stack.baseSize, source.start + at, n), at);
+        }
+      }
+    }
+    return into;
+  }
+
+  async #prepare(out: Outgoing): Promise<Prepared> {
+    const { data, stack, layer } = out;
+    if (data === null || stack === null || layer === null) throw new FsError("internal", "a record without its bytes");
+    const size = data.size;
+    if (size === 0) return { content: null, size, manifests: [], chunks: [], whole: null };
+    if (size <= SMALL_CONTENT) {
+      const whole = await this.#read(out, 0, size);
+      const spans = chunkInline(whole);
+      const built = encodeManifest(spans);
+      const chunks = spans.filter((span) => !isZeroChunk(span.hash, span.length))
+        .map((span) => ({ hash: span.hash, bytes: whole.subarray(span.offset, span.offset + span.length) }));
+      return { content: hex(built.hash), size, manifests: [built.blob], chunks, whole };
+    }
+    const upload = new Uploader(this.#link);
+    const segments: SegmentBlob[] = [];
+    const onSegment = (segment: SegmentBlob) => {
+      segments.push(segment);
+    };
+    let built: BuiltManifest;
+    const below = stack.layers.indexOf(layer);
+    if (below === 0 && stack.base !== null && !layer.extents.covers(0, size)) {
+      const base = await this.#cache.manifest(stack.base);
+      built = await rechunk({
+        base,
+        loadSegment: (hash) => this.#cache.segment(hash),
+        dirty: layer.extents,
+        size,
+        baseValid: Math.min(layer.floor, stack.baseSize),
+        readNew: (offset, length) => this.#read(out, offset, length),
+        onChunk: (chunk) => upload.add({ hash: chunk.hash, bytes: chunk.bytes.slice() }),
+        onSegment,
+      });
+    } else {
+      const builder = new ManifestBuilder({ onSegment });
+      for await (const batch of chunkStream(this.#stream(out, size), this.#pool)) {
+        for (const ref of batch.refs) {
+          builder.add(ref.hash, ref.length);
+          if (isZeroChunk(ref.hash, ref.length)) continue;
+          await upload.add({ hash: ref.hash, bytes: batch.bytes.subarray(ref.offset, ref.offset + ref.length) });
+        }
+      }
+      built = builder.finish();
+    }
+    await upload.end();
+    for (const segment of [...segments, ...built.segments]) await this.#link.call("putSegment", { blob: segment.blob });
+    const view = decodeManifest(built.blob);
+    return { content: hex(built.hash), size: view.size, manifests: [built.blob], chunks: [], whole: null };
+  }
+
+  #stream(out: Outgoing, size: number): ReadableStream<Uint8Array> {
+    let at = 0;
+    return new ReadableStream<Uint8Array>({
+      pull: async (controller) => {
+        const length = Math.min(READ_PIECE, size - at);
+        if (length <= 0) {
+          controller.close();
+          return;
+        }
+        const bytes = await this.#read(out, at, length);
+        at += length;
+        controller.enqueue(bytes);
+      },
+    }, { highWaterMark: 2 });
+  }
+}
+
+/** Should the same be tried again later? */
+function isPassing(error: FsError): boolean {
+  return ["unavailable", "timeout", "cancelled", "rate_limited", "no_space", "quota_exceeded", "access_denied"]
+    .includes(
+      error.code,
+    );
+}
+
+/** Sends chunks the server lacks, in batches, with one batch under way while the next is filled. */
+class Uploader {
+  readonly #link: ServerLink;
+  #batch: { hash: Uint8Array; bytes: Uint8Array }[] = [];
+  #bytes = 0;
+  #sending: Promise<void>[] = [];
+
+  constructor(link: ServerLink) {
+    this.#link = link;
+  }
+  async add(chunk: { hash: Uint8Array; bytes: Uint8Array }): Promise<void> {
+    this.#batch.push(chunk);
+    this.#bytes += chunk.bytes.length;
+    if (this.#bytes >= UPLOAD_BATCH) await this.#flush();
+  }
+  async #flush(): Promise<void> {
+    const batch = this.#batch;
+    this.#batch = [];
+    this.#bytes = 0;
+    if (batch.length === 0) return;
+    const sending = this.#offer(batch);
+    sending.catch(() => {});
+    this.#sending.push(sending);
+    if (this.#sending.length > 2) await this.#sending.shift();
+  }
+  async #offer(batch: { hash: Uint8Array; bytes: Uint8Array }[]): Promise<void> {
+    const missing = await this.#link.call("missing", {
+      chunks: batch.map(({ hash, bytes }) => ({ hash, length: bytes.length })),
+    });
+    const lacking = missing.flatMap((i) => batch[i] ?? []);
+    if (lacking.length > 0) await this.#link.putChunks(lacking);
+  }
+  async end(): Promise<void> {
+    await this.#flush();
+    for (const sending of this.#sending) await sending;
+    this.#sending = [];
+  }
+}
+
+/** What fits into one call. */
+export const INLINE_BYTES = MAX_INLINE_BYTES;

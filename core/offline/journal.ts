@@ -1,0 +1,343 @@
+/**
+ * Journal: the client's durable log of changes it has acknowledged and not yet delivered.
+ *
+ * A folder of files `journal-NNNNNN`. File: 4096 bytes header ("AFSJRNL1", u64 nonce, u64 highest request number given
+ * before), then records at 8-byte borders:
+ *   u32 magic, u32 payload length, u64 nonce, u64 request, u32 crc32 of (length, nonce, request, payload), u32 meta length
+ *   payload = MessagePack meta, then raw data bytes
+ * The region ahead of the writer is filled with zeros 1 MiB at a time: an fdatasync that only overwrites takes 0.09 ms
+ * here, one that also grows the file 0.14 ms. A record whose CRC or nonce doesn't match ends the log: it was torn.
+ */
+import { decode, encode } from "@msgpack/msgpack";
+import { crc32 } from "node:zlib";
+import { FsError } from "../fs/error.ts";
+import { decodeName, encodeName } from "../fs/names.ts";
+import type { Op } from "../index/ops.ts";
+import { listFolder } from "../platform/files.ts";
+import {
+  closeFd,
+  O_CREAT,
+  O_RDWR,
+  openFd,
+  preadFd,
+  pwriteFd,
+  syncFd,
+  syncFolder,
+  unlinkPath,
+} from "../platform/posix.ts";
+import type { Random } from "../platform/random.ts";
+
+const FILE_MAGIC = new TextEncoder().encode("AFSJRNL1");
+const FILE_HEADER = 4096;
+const RECORD_MAGIC = 0x44524a41;
+const RECORD_HEADER = 32;
+const AHEAD = 1024 * 1024;
+/** A new file is begun when the current one has this many bytes. */
+const ROTATE_BYTES = 64 * 1024 * 1024;
+
+/** New bytes of a file: what they cover, and where they are. */
+export interface JournaledData {
+  readonly ino: number;
+  /** Size of the file afterwards, bytes. */
+  readonly size: number;
+  /** Bytes of the content below that stay visible: everything from here on is new or zeros. */
+  readonly floor: number;
+  /** Flat start, end pairs of the ranges that are new. */
+  readonly ranges: readonly number[];
+  /** Staging file that holds them at their own offsets; null: they follow in the record, one after the other. */
+  readonly staging: string | null;
+  /** Content the file had when this was written, null for an empty one; undefined: unknown because an earlier record of the same file is still on its way. */
+  readonly base?: string | null;
+  /** Bytes of the base content. */
+  readonly baseSize: number;
+  readonly time: { readonly sec: number; readonly nsec: number };
+}
+/** One acknowledged change: operations that are applied together, then (if any) new bytes of one file. */
+export interface JournalRecord {
+  /** Ascending, the device's request number on delivery. */
+  readonly request: number;
+  readonly ops: readonly Op[];
+  readonly data: JournaledData | null;
+}
+/** A record that takes the place of earlier ones after a conflict; its bytes stay where they were. */
+export interface Replacement {
+  readonly record: JournalRecord;
+  readonly place: JournalPlace;
+}
+/** Where a record's raw data is. */
+export interface JournalPlace {
+  readonly file: JournalFile;
+  /** Byte offset of the first raw data byte in the file. */
+  readonly dataOffset: number;
+}
+
+/** One file of the journal; it lives as long as a record in it is undelivered or its bytes are still read from it. */
+export interface JournalFile {
+  readonly fd: number;
+  readonly path: string;
+  readonly number: number;
+  /** Undelivered records in it, plus readers of its bytes. */
+  uses: number;
+}
+
+/** Names that are not well-formed Unicode travel as bytes. */
+function packOp(op: Op): Record<string, unknown> {
+  const out: Record<string, unknown> = { ...op };
+  for (const key of ["name", "newName", "target"]) {
+    const value = out[key];
+    if (typeof value === "string" && !value.isWellFormed()) out[key] = encodeName(value);
+  }
+  return out;
+}
+function unpackOp(packed: Record<string, unknown>): Op {
+  const out: Record<string, unknown> = { ...packed };
+  for (const key of ["name", "newName", "target"]) {
+    const value = out[key];
+    if (value instanceof Uint8Array) out[key] = decodeName(value);
+  }
+  return out as unknown as Op;
+}
+
+export class Journal {
+  readonly #folder: string;
+  readonly #random: Random;
+  #file: JournalFile | null = null;
+  #files: JournalFile[] = [];
+  #nonce = 0n;
+  #at = FILE_HEADER;
+  #filled = FILE_HEADER;
+  #dirty = false;
+  #syncing: Promise<void> | null = null;
+  #queued: Promise<void> | null = null;
+  #failed: FsError | null = null;
+  #lastRequest = 0;
+
+  private constructor(folder: string, random: Random) {
+    this.#folder = folder;
+    this.#random = random;
+  }
+
+  /** Opens the journal in a folder that exists; returns what is in it, oldest first. */
+  static async open(
+    folder: string,
+    random: Random,
+  ): Promise<{ journal: Journal; records: { record: JournalRecord; place: JournalPlace }[] }> {
+    const journal = new Journal(folder, random);
+    const names = (await listFolder(folder)).filter((name) => /^journal-\d{6,}$/.test(name)).sort();
+    const records: { record: JournalRecord; place: JournalPlace }[] = [];
+    for (const name of names) {
+      const path = `${folder}/${name}`;
+      const file: JournalFile = { fd: openFd(path, O_RDWR), path, number: Number(name.slice(8)), uses: 0 };
+      journal.#files.push(file);
+      journal.#lastRequest = Math.max(journal.#lastRequest, lastBefore(file));
+      for (const found of scan(file)) {
+        journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
+        if (found.instead === null) {
+          records.push({ record: found.record, place: found.place });
+          continue;
+        }
+        records.length = 0;
+        for (const { request, ops, data, file: number, at } of found.instead) {
+          const holder = journal.#files.find((f) => f.number === number);
+          if (holder === undefined) throw new FsError("corrupt", `the journal file ${number} in ${folder} is missing`);
+          records.push({ record: { request, ops: ops.map(unpackOp), data }, place: { file: holder, dataOffset: at } });
+        }
+      }
+    }
+    for (const { place } of records) place.file.uses++;
+    journal.#rotate();
+    journal.#sweep();
+    return { journal, records };
+  }
+
+  /** The highest request number ever given: the next one must be above it, or the server takes it for a repetition. */
+  get lastRequest(): number {
+    return this.#lastRequest;
+  }
+
+  #rotate(): void {
+    const number = (this.#files.at(-1)?.number ?? 0) + 1;
+    const path = `${this.#folder}/journal-${String(number).padStart(6, "0")}`;
+    const fd = openFd(path, O_RDWR | O_CREAT);
+    const header = new Uint8Array(FILE_HEADER);
+    header.set(FILE_MAGIC);
+    header.set(this.#random.bytes(8), 8);
+    const view = new DataView(header.buffer);
+    this.#nonce = view.getBigUint64(8, true);
+    view.setBigUint64(16, BigInt(this.#lastRequest), true);
+    pwriteFd(fd, header, 0);
+    this.#file = { fd, path, number, uses: 0 };
+    this.#files.push(this.#file);
+    this.#at = FILE_HEADER;
+    this.#filled = FILE_HEADER;
+    this.#dirty = true;
+    syncFolder(this.#folder);
+  }
+
+  /**
+   * Appends a record; it survives a kill of the process at once, a power cut after `sync`.
+   * Throws no_space when the client's disk is full: then nothing was acknowledged and the log is as before.
+   */
+  append(record: JournalRecord, data: readonly Uint8Array[]): JournalPlace {
+    if (this.#failed !== null) throw this.#failed;
+    if (this.#file === null || this.#at > ROTATE_BYTES) this.#rotate();
+    const file = this.#file;
+    if (file === null) throw new FsError("internal", "the journal has no file");
+    return this.#write(file, record.request, encode({ ops: record.ops.map(packOp), data: record.data }), data);
+  }
+
+  /** Puts these records in the place of all undelivered ones, at once: after a crash there are the old ones or these. */
+  replaceAll(request: number, records: readonly Replacement[]): JournalPlace {
+    if (this.#failed !== null) throw this.#failed;
+    const file = this.#file;
+    if (file === null) throw new FsError("internal", "the journal has no file");
+    const instead = records.map(({ record, place }) => ({
+      request: record.request,
+      ops: record.ops.map(packOp),
+      data: record.data,
+      file: place.file.number,
+      at: place.dataOffset,
+    }));
+    return this.#write(file, request, encode({ instead }), []);
+  }
+
+  #write(file: JournalFile, request: number, meta: Uint8Array, data: readonly Uint8Array[]): JournalPlace {
+    this.#lastRequest = Math.max(this.#lastRequest, request);
+    const dataLength = data.reduce((sum, piece) => sum + piece.length, 0);
+    const length = meta.length + dataLength;
+    const bytes = new Uint8Array((RECORD_HEADER + length + 7) & ~7);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(0, RECORD_MAGIC, true);
+    view.setUint32(4, length, true);
+    view.setBigUint64(8, this.#nonce, true);
+    view.setBigUint64(16, BigInt(request), true);
+    view.setUint32(28, meta.length, true);
+    bytes.set(meta, RECORD_HEADER);
+    let at = RECORD_HEADER + meta.length;
+    for (const piece of data) {
+      bytes.set(piece, at);
+      at += piece.length;
+    }
+    view.setUint32(24, checksum(bytes, length), true);
+    const start = this.#at;
+    if (start + bytes.length > this.#filled) {
+      const end = Math.ceil((start + bytes.length) / AHEAD) * AHEAD + FILE_HEADER;
+      pwriteFd(file.fd, new Uint8Array(end - this.#filled), this.#filled);
+      this.#filled = end;
+    }
+    pwriteFd(file.fd, bytes, start);
+    this.#at = start + bytes.length;
+    this.#dirty = true;
+    file.uses++;
+    return { file, dataOffset: start + RECORD_HEADER + meta.length };
+  }
+
+  /** What was appended so far survives a power cut when this resolves. Callers that come together share one disk wait. */
+  sync(): Promise<void> {
+    if (this.#failed !== null) return Promise.reject(this.#failed);
+    if (this.#syncing !== null) {
+      this.#queued ??= this.#syncing.catch(() => {}).then(() => {
+        this.#queued = null;
+        return this.sync();
+      });
+      return this.#queued;
+    }
+    if (!this.#dirty || this.#file === null) return Promise.resolve();
+    this.#dirty = false;
+    this.#syncing = syncFd(this.#file.fd).catch((error: FsError) => {
+      this.#failed = error;
+      throw error;
+    }).finally(() => this.#syncing = null);
+    return this.#syncing;
+  }
+
+  /** A record was delivered, or nobody reads its bytes any more. Files without a use are removed. */
+  release(file: JournalFile): void {
+    file.uses--;
+    if (file.uses > 0) return;
+    // An emptied current file is replaced, so that a long life leaves no long file to scan.
+    if (file === this.#file) {
+      if (this.#at < 4 * AHEAD) return;
+      this.#rotate();
+    }
+    this.#sweep();
+  }
+  /** Another reader of a record's bytes. */
+  retain(file: JournalFile): void {
+    file.uses++;
+  }
+  #sweep(): void {
+    this.#files = this.#files.filter((file) => {
+      if (file.uses > 0 || file === this.#file) return true;
+      closeFd(file.fd);
+      unlinkPath(file.path);
+      return false;
+    });
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.sync();
+    } finally {
+      for (const file of this.#files) closeFd(file.fd);
+      this.#files = [];
+      this.#file = null;
+    }
+  }
+}
+
+function checksum(bytes: Uint8Array, length: number): number {
+  return crc32(bytes.subarray(28, RECORD_HEADER + length), crc32(bytes.subarray(4, 24)));
+}
+
+function lastBefore(file: JournalFile): number {
+  const header = new Uint8Array(24);
+  if (preadFd(file.fd, header, 0) < header.length || FILE_MAGIC.some((byte, i) => header[i] !== byte)) return 0;
+  return Number(new DataView(header.buffer).getBigUint64(16, true));
+}
+
+interface PackedReplacement {
+  request: number;
+  ops: Record<string, unknown>[];
+  data: JournaledData | null;
+  file: number;
+  at: number;
+}
+interface Scanned {
+  record: JournalRecord;
+  place: JournalPlace;
+  instead: PackedReplacement[] | null;
+}
+
+function scan(file: JournalFile): Scanned[] {
+  const out: Scanned[] = [];
+  const header = new Uint8Array(FILE_HEADER);
+  if (preadFd(file.fd, header, 0) < FILE_HEADER || FILE_MAGIC.some((byte, i) => header[i] !== byte)) return out;
+  const nonce = new DataView(header.buffer).getBigUint64(8, true);
+  let at = FILE_HEADER;
+  const head = new Uint8Array(RECORD_HEADER);
+  const view = new DataView(head.buffer);
+  for (;;) {
+    if (preadFd(file.fd, head, at) < RECORD_HEADER || view.getUint32(0, true) !== RECORD_MAGIC) return out;
+    const length = view.getUint32(4, true);
+    if (view.getBigUint64(8, true) !== nonce || length > 256 * 1024 * 1024) return out;
+    const bytes = new Uint8Array(RECORD_HEADER + length);
+    if (preadFd(file.fd, bytes, at) < bytes.length || checksum(bytes, length) !== view.getUint32(24, true)) return out;
+    const metaLength = view.getUint32(28, true);
+    const meta = decode(bytes.subarray(RECORD_HEADER, RECORD_HEADER + metaLength)) as {
+      ops?: Record<string, unknown>[];
+      data?: JournaledData | null;
+      instead?: PackedReplacement[];
+    };
+    out.push({
+      record: {
+        request: Number(view.getBigUint64(16, true)),
+        ops: (meta.ops ?? []).map(unpackOp),
+        data: meta.data ?? null,
+      },
+      place: { file, dataOffset: at + RECORD_HEADER + metaLength },
+      instead: meta.instead ?? null,
+    });
+    at += (RECORD_HEADER + length + 7) & ~7;
+  }
+}

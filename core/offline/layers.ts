@@ -1,0 +1,262 @@
+/**
+ * Layers: the undelivered bytes of one file, over the content it had. Each flush freezes the top layer (its bytes are
+ * then in the journal or in a synced staging file and never change), and the next write begins a new one: so what is
+ * delivered is exactly what was flushed, in order, while the program goes on writing.
+ */
+import { FsError } from "../fs/error.ts";
+import type { ByteRange } from "../store/extents.ts";
+import { Extents } from "../store/extents.ts";
+import { closeFd, O_CREAT, O_RDWR, openFd, preadFd, pwriteFd, syncFd, unlinkPath } from "../platform/posix.ts";
+import type { Journal, JournalPlace } from "./journal.ts";
+
+/** Bytes a layer may hold in memory before they move to a staging file. */
+const MEMORY_LIMIT = 256 * 1024;
+
+/** Where the next bytes of a range come from. */
+export type Source =
+  | { readonly kind: "layer"; readonly layer: Layer; readonly start: number; readonly end: number }
+  | { readonly kind: "base"; readonly start: number; readonly end: number }
+  | { readonly kind: "zero"; readonly start: number; readonly end: number };
+
+export class Layer {
+  readonly extents: Extents;
+  /** Bytes of what lies below that stay visible. */
+  floor: number;
+  /** File size with this layer on top. */
+  size: number;
+  frozen = false;
+  /** Number of the journal record that holds it, once frozen. */
+  request = 0;
+  #memory: Uint8Array<ArrayBuffer> | null = new Uint8Array(0);
+  #memoryStart = 0;
+  #fd = -1;
+  #path: string | null = null;
+  #place: JournalPlace | null = null;
+  #placeRanges: ByteRange[] = [];
+  #journal: Journal | null = null;
+
+  constructor(size: number, floor: number) {
+    this.extents = new Extents();
+    this.size = size;
+    this.floor = floor;
+  }
+
+  /** A layer read back from the journal at start. */
+  static fromJournal(
+    data: { size: number; floor: number; ranges: readonly number[]; staging: string | null },
+    request: number,
+    place: JournalPlace,
+    journal: Journal,
+    stagingFolder: string,
+  ): Layer {
+    const layer = new Layer(data.size, data.floor);
+    for (let i = 0; i + 1 < data.ranges.length; i += 2) layer.extents.add(data.ranges[i] ?? 0, data.ranges[i + 1] ?? 0);
+    layer.#memory = null;
+    layer.frozen = true;
+    layer.request = request;
+    if (data.staging === null) layer.#attach(place, journal);
+    else {
+      layer.#path = `${stagingFolder}/${data.staging}`;
+      layer.#fd = openFd(layer.#path, O_RDWR);
+    }
+    return layer;
+  }
+  #attach(place: JournalPlace, journal: Journal): void {
+    this.#place = place;
+    this.#journal = journal;
+    this.#placeRanges = [...this.extents];
+    journal.retain(place.file);
+  }
+
+  /** The staging file's name, when the bytes are in one. */
+  get staging(): string | null {
+    return this.#path === null ? null : this.#path.slice(this.#path.lastIndexOf("/") + 1);
+  }
+  get stagingPath(): string | null {
+    return this.#path;
+  }
+  get stagingFd(): number {
+    return this.#fd;
+  }
+
+  /** Puts bytes at `offset`; `stage` names a new staging file when they get too many for memory. */
+  write(offset: number, data: Uint8Array, stage: () => string): void {
+    if (this.#fd < 0) {
+      if (this.#fitsMemory(offset, data.length)) {
+        this.#writeMemory(offset, data);
+        this.#cover(offset, data.length);
+        return;
+      }
+      this.#spill(stage);
+    }
+    pwriteFd(this.#fd, data as Uint8Array<ArrayBuffer>, offset);
+    this.#cover(offset, data.length);
+  }
+  #cover(offset: number, length: number): void {
+    this.extents.add(offset, offset + length);
+    if (offset + length > this.size) this.size = offset + length;
+  }
+  #fitsMemory(offset: number, length: number): boolean {
+    if (this.extents.isEmpty) return length <= MEMORY_LIMIT;
+    const start = Math.min(this.#memoryStart, offset);
+    const end = Math.max(this.extents.end, offset + length);
+    return end - start <= MEMORY_LIMIT;
+  }
+  #writeMemory(offset: number, data: Uint8Array): void {
+    if (this.extents.isEmpty) this.#memoryStart = offset;
+    let memory = this.#memory ?? new Uint8Array(0);
+    const start = Math.min(this.#memoryStart, offset);
+    const end = Math.max(this.#memoryStart + memory.length, offset + data.length);
+    if (start < this.#memoryStart || end - start > memory.length) {
+      const used = end - start;
+      const grown = new Uint8Array(start < this.#memoryStart ? used : Math.min(MEMORY_LIMIT, Math.max(used, used * 2)));
+      grown.set(memory.subarray(0, Math.min(memory.length, used)), this.#memoryStart - start);
+      memory = grown;
+      this.#memoryStart = start;
+    }
+    memory.set(data, offset - start);
+    this.#memory = memory;
+  }
+  #spill(stage: () => string): void {
+    const path = stage();
+    const fd = openFd(path, O_RDWR | O_CREAT);
+    try {
+      for (const { start, end } of this.extents) pwriteFd(fd, this.#slice(start, end), start);
+    } catch (error) {
+      closeFd(fd);
+      unlinkPath(path);
+      throw error;
+    }
+    this.#fd = fd;
+    this.#path = path;
+    this.#memory = null;
+  }
+  #slice(start: number, end: number): Uint8Array<ArrayBuffer> {
+    return (this.#memory ?? new Uint8Array(0)).subarray(start - this.#memoryStart, end - this.#memoryStart);
+  }
+
+  /** Cuts or extends (with zeros) the file at this layer. */
+  truncate(size: number): void {
+    if (size < this.floor) this.floor = size;
+    this.extents.truncate(size);
+    if (this.extents.isEmpty && this.#fd < 0) this.#memory = new Uint8Array(0);
+    this.size = size;
+  }
+
+  /** The pieces to journal, in order; only while they are in memory. */
+  pieces(): Uint8Array[] | null {
+    if (this.#fd >= 0) return null;
+    return [...this.extents].map(({ start, end }) => this.#slice(start, end));
+  }
+  /** Puts a staging file's bytes on the disk. */
+  async sync(): Promise<void> {
+    if (this.#fd >= 0) await syncFd(this.#fd);
+  }
+  /** The record is in the journal: from now on the bytes are read there, and never change. */
+  freeze(request: number, place: JournalPlace, journal: Journal): void {
+    this.frozen = true;
+    this.request = request;
+    if (this.#fd < 0) {
+      this.#attach(place, journal);
+      this.#memory = null;
+    }
+  }
+
+  /** Fills `into` with the bytes from `start` on, all of which the layer has. */
+  read(start: number, into: Uint8Array<ArrayBuffer>): void {
+    if (into.length === 0) return;
+    if (this.#fd >= 0) {
+      const n = preadFd(this.#fd, into, start);
+      // A hole at the end of a staging file that was extended with zeros.
+      if (n < into.length) into.fill(0, n);
+      return;
+    }
+    if (this.#place !== null) {
+      let base = this.#place.dataOffset;
+      for (const range of this.#placeRanges) {
+        if (start >= range.start && start + into.length <= range.end) {
+          if (preadFd(this.#place.file.fd, into, base + start - range.start) < into.length) break;
+          return;
+        }
+        base += range.end - range.start;
+      }
+      throw new FsError("corrupt", "the journal doesn't hold the bytes it should");
+    }
+    into.set(this.#slice(start, start + into.length));
+  }
+
+  /** The file was delivered or given up. `keepFile`: the staging file has become something else. */
+  dispose(keepFile = false): void {
+    if (this.#fd >= 0) {
+      closeFd(this.#fd);
+      this.#fd = -1;
+      if (!keepFile && this.#path !== null) unlinkPath(this.#path);
+    }
+    if (this.#place !== null) this.#journal?.release(this.#place.file);
+    this.#place = null;
+    this.#memory = null;
+  }
+}
+
+/** The layers of one file, oldest first, over its base content. */
+export class LayerStack {
+  layers: Layer[] = [];
+  /** Content below all layers; null: none. */
+  base: string | null;
+  baseSize: number;
+  /** After a restart: the base is what the server has from an earlier record; ask before reading. */
+  unresolved = false;
+
+  constructor(base: string | null, baseSize: number) {
+    this.base = base;
+    this.baseSize = baseSize;
+  }
+  get size(): number {
+    return this.layers.at(-1)?.size ?? this.baseSize;
+  }
+  get isEmpty(): boolean {
+    return this.layers.length === 0;
+  }
+  /** The layer that takes writes. */
+  top(): Layer {
+    const last = this.layers.at(-1);
+    if (last !== undefined && !last.frozen) return last;
+    const layer = new Layer(this.size, Number.MAX_SAFE_INTEGER);
+    this.layers.push(layer);
+    return layer;
+  }
+  /** The writable layer if there is one. */
+  get open(): Layer | null {
+    const last = this.layers.at(-1);
+    return last !== undefined && !last.frozen ? last : null;
+  }
+
+  /** Where the bytes [start, end) come from, in order; `count`: only the lowest so many layers. */
+  sources(start: number, end: number, count = this.layers.length): Source[] {
+    const out: Source[] = [];
+    this.#collect(start, end, count - 1, out);
+    return out;
+  }
+  #collect(start: number, end: number, at: number, out: Source[]): void {
+    if (start >= end) return;
+    const layer = this.layers[at];
+    if (layer === undefined) {
+      const middle = this.base === null ? start : Math.min(end, Math.max(start, this.baseSize));
+      if (start < middle) out.push({ kind: "base", start, end: middle });
+      if (middle < end) out.push({ kind: "zero", start: middle, end });
+      return;
+    }
+    let position = start;
+    const below = (from: number, to: number) => {
+      const cut = Math.min(to, Math.max(from, layer.floor));
+      this.#collect(from, cut, at - 1, out);
+      if (cut < to) out.push({ kind: "zero", start: cut, end: to });
+    };
+    for (const range of layer.extents.intersect(start, end)) {
+      below(position, range.start);
+      out.push({ kind: "layer", layer, start: range.start, end: range.end });
+      position = range.end;
+    }
+    below(position, end);
+  }
+}

@@ -1,0 +1,1197 @@
+/**
+ * MountFs: the server's tree as an InodeFs for a kernel mount. It answers from the replica and the content cache, makes
+ * every change durable in the journal before it is acknowledged, and delivers it in the background.
+ */
+import { Errno, errorFromErrno, FsError, hasCode, toFsError } from "../fs/error.ts";
+import { checkName, nameByteLength } from "../fs/names.ts";
+import {
+  type AttrChange,
+  type Awaitable,
+  type Caller,
+  type InodeFs,
+  type KernelNotifier,
+  type OpenResult,
+  RENAME_NOREPLACE,
+  type WriteFlags,
+} from "../fs/inode_fs.ts";
+import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
+import type { StatFs } from "../fs/contract.ts";
+import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
+import { noAttribute } from "../index/tree.ts";
+import { type Clock, splitTime } from "../platform/clock.ts";
+import { listFolder, makeFolder } from "../platform/files.ts";
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  ftruncateFd,
+  O_TRUNC,
+  statVfs,
+  unlinkPath,
+} from "../platform/posix.ts";
+import type { Random } from "../platform/random.ts";
+import type { PushedChange, ServerLink, Welcome } from "../remote/protocol.ts";
+import type { ChunkPool } from "../store/chunk_pool.ts";
+import { ContentCache, SMALL_CONTENT } from "./content_cache.ts";
+import { Delivery, type Outgoing } from "./delivery.ts";
+import { Journal, type JournaledData, type JournalPlace } from "./journal.ts";
+import { Layer, LayerStack } from "./layers.ts";
+import { Replica, type Touched } from "./replica.ts";
+
+export type WritePolicy = "back" | "through";
+export type ConnectionMode = "online" | "offline" | "reconnecting";
+
+export interface MountFsOptions {
+  /** A folder of its own for the replica, the journal, staging files and the content cache. */
+  readonly folder: string;
+  readonly cacheBytes: number;
+  readonly link: ServerLink;
+  readonly pool: ChunkPool;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly host: string;
+  readonly policy: WritePolicy;
+  readonly readOnly: boolean;
+  readonly log: (message: string) => void;
+}
+
+/** How long close(2) waits at most until everybody sees the change. The journal has it either way. */
+const VISIBLE_WAIT_MS = 2000;
+/** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
+const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
+/** How long open(2) waits for another client that has newer content of the file. */
+const BUSY_WAIT_MS = 10_000;
+const DIR_PAGE = 1000;
+const MAX_FILE_SIZE = 2 ** 50;
+
+const isDir = (s: Stat) => (s.mode & S_IFMT) === S_IFDIR;
+const isFile = (s: Stat) => (s.mode & S_IFMT) === S_IFREG;
+
+/** A node somebody has open. */
+interface OpenNode {
+  readonly ino: number;
+  opens: number;
+  /** The node's attributes after its last name went; null while it has a name. */
+  orphan: Stat | null;
+  /** Contents retained in the cache. */
+  retained: { hash: string; size: number } | null;
+}
+
+export class MountFs implements InodeFs {
+  readonly cacheDirs = true;
+  readonly #o: MountFsOptions;
+  readonly #replica: Replica;
+  readonly #journal: Journal;
+  readonly #cache: ContentCache;
+  readonly #delivery: Delivery;
+  readonly #stacks = new Map<number, LayerStack>();
+  readonly #open = new Map<number, OpenNode>();
+  readonly #handles = new Map<number, { ino: number; append: boolean; created: Outgoing | null }>();
+  readonly #busy = new Set<number>();
+  readonly #announced = new Map<number, number>();
+  readonly #loading = new Map<number, Promise<void>>();
+  #lastContent = new Map<number, string | null>();
+  #nextFh = 1;
+  #stagingNumber: number;
+  #notifier: KernelNotifier | null = null;
+  #mode: ConnectionMode = "reconnecting";
+  #welcome: Welcome | null = null;
+  #seq: number | null = null;
+  #statFs: { at: number; value: StatFs } | null = null;
+  #firstUp: PromiseWithResolvers<void> = Promise.withResolvers();
+  #stopSync: () => void;
+
+  private constructor(
+    o: MountFsOptions,
+    replica: Replica,
+    journal: Journal,
+    cache: ContentCache,
+    stagingNumber: number,
+  ) {
+    this.#o = o;
+    this.#replica = replica;
+    this.#journal = journal;
+    this.#cache = cache;
+    this.#stagingNumber = stagingNumber;
+    const known = replica.getMeta("seq");
+    this.#seq = known === null ? null : Number(known);
+    this.#delivery = new Delivery({
+      journal,
+      link: o.link,
+      pool: o.pool,
+      cache,
+      clock: o.clock,
+      firstRequest: journal.lastRequest + 1,
+      hooks: {
+        visible: (out, stats, seq) => this.#visible(out, stats, seq),
+        delivered: (out) => this.#delivered(out),
+        settle: (out, error) => this.#settle(out, error),
+        log: o.log,
+      },
+    });
+    o.link.resumeFrom = () => ({ after: this.#seq, epoch: this.#replica.getMeta("epoch") });
+    o.link.onUp((welcome) => this.#up(welcome));
+    o.link.onDown(() => this.#down());
+    o.link.onPush("changes", ({ seq, changes }) => this.#changes(seq, changes));
+    o.link.onPush("durable", ({ request }) => this.#delivery.durable(request));
+    o.link.onPush("busy", ({ ino, pending }) => {
+      if (pending) this.#busy.add(ino);
+      else this.#busy.delete(ino);
+    });
+    o.link.onPush("reset", ({ seq }) => this.#reset(seq));
+    this.#firstUp.promise.catch(() => {});
+    // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
+    this.#stopSync = o.clock.every(1000, () => void this.#journal.sync().catch(() => {}));
+  }
+
+  /** Opens the client's folder, with what an earlier run left undelivered. Throws corrupt, no_space. */
+  static async open(o: MountFsOptions): Promise<MountFs> {
+    const staging = `${o.folder}/staging`;
+    await makeFolder(staging);
+    await makeFolder(`${o.folder}/journal`);
+    await makeFolder(`${o.folder}/content`);
+    const cache = await ContentCache.open({
+      folder: `${o.folder}/content`,
+      maxBytes: o.cacheBytes,
+      clock: o.clock,
+      link: () => o.link,
+      log: o.log,
+    });
+    const replica = new Replica(`${o.folder}/replica.db`, o.clock);
+    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random);
+    const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
+    let number = 0;
+    for (const name of await listFolder(staging)) {
+      if (!used.has(name)) unlinkPath(`${staging}/${name}`);
+      number = Math.max(number, Number(name) || 0);
+    }
+    const fs = new MountFs(o, replica, journal, cache, number + 1);
+    for (const { record, place } of records) fs.#recover(record.request, record.ops, record.data, place);
+    replica.commit();
+    return fs;
+  }
+
+  #recover(request: number, ops: readonly Op[], data: JournaledData | null, place: JournalPlace): void {
+    this.#replica.redo(ops);
+    const touched = touchedBy(ops);
+    let stack: LayerStack | null = null;
+    let layer: Layer | null = null;
+    if (data !== null) {
+      touched.nodes.add(data.ino);
+      const node = this.#replica.tree.stat(data.ino);
+      stack = this.#stacks.get(data.ino) ?? null;
+      if (stack === null) {
+        stack = new LayerStack(data.base ?? null, data.baseSize);
+        stack.unresolved = data.base === undefined;
+        this.#stacks.set(data.ino, stack);
+      }
+      layer = Layer.fromJournal(data, request, place, this.#journal, `${this.#o.folder}/staging`);
+      stack.layers.push(layer);
+      if (node !== null) {
+        this.#replica.touch();
+        this.#putLocal({ ...node, size: data.size, ...mtimeOf(data.time) });
+      }
+    }
+    this.#replica.guard(touched);
+    this.#delivery.add({ request, ops, data, place, stack, layer, touched });
+  }
+
+  // --- the connection ---
+
+  /** Resolves at the first connection; rejects with what the server said when it refuses us. */
+  get connectedOnce(): Promise<void> {
+    return this.#firstUp.promise;
+  }
+  get mode(): ConnectionMode {
+    return this.#mode;
+  }
+  /** Has it ever been connected: can it serve without the server? */
+  get canWorkOffline(): boolean {
+    return this.#replica.getMeta("device") !== null;
+  }
+  #up(welcome: Welcome): void {
+    this.#welcome = welcome;
+    this.#replica.setMeta("device", String(welcome.device));
+    if (welcome.reset || this.#seq === null) this.#reset(welcome.seq);
+    this.#replica.setMeta("epoch", welcome.epoch);
+    this.#busy.clear();
+    this.#announced.clear();
+    this.#mode = "online";
+    this.#replica.commit();
+    this.#o.log("online");
+    this.#resolveBases().then(() => {
+      if (this.#welcome === welcome && this.#mode === "online") this.#delivery.up(welcome.lastRequest);
+    }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
+    this.#firstUp.resolve();
+  }
+  /** After a restart: what an earlier, delivered record made of the file is the base of the ones still here. */
+  async #resolveBases(): Promise<void> {
+    for (const [ino, stack] of this.#stacks) {
+      if (!stack.unresolved) continue;
+      const stat = await this.#o.link.call("stat", { ino });
+      stack.base = stat?.content ?? null;
+      stack.baseSize = stat === null || stat.content === null ? 0 : stat.size;
+      stack.unresolved = false;
+    }
+  }
+  #down(): void {
+    if (this.#mode === "online") this.#o.log("the connection to the server is lost; going on with what is here");
+    this.#mode = "reconnecting";
+    this.#delivery.down();
+  }
+  #setSeq(seq: number): void {
+    if (this.#seq !== null && seq <= this.#seq) return;
+    this.#seq = seq;
+    this.#replica.setMeta("seq", String(seq));
+  }
+  /** Everything known may be wrong: forget it, keep what is ours. */
+  #reset(seq: number): void {
+    this.#replica.reset();
+    for (const out of this.#delivery.list()) this.#replica.redo(out.ops);
+    this.#seq = seq;
+    this.#replica.setMeta("seq", String(seq));
+    this.#lastContent.clear();
+    this.#notifier?.invalidateAll();
+    for (const ino of this.#open.keys()) this.#notifier?.invalidateInode(ino, !this.#stacks.has(ino));
+  }
+
+  #changes(seq: number, changes: readonly PushedChange[]): void {
+    for (const change of changes) {
+      if (change.kind === "entry") this.#entryChanged(change);
+      else this.#nodeChanged(change);
+    }
+    this.#setSeq(seq);
+  }
+  #entryChanged({ parent, name, ino, stat }: PushedChange): void {
+    if (this.#replica.isPendingEntry(parent, name)) return;
+    if (ino === 0) this.#replica.unlearnEntry(parent, name);
+    else if (stat !== null) this.#replica.learnEntry(parent, { name, stat });
+    this.#notifier?.invalidateEntry(parent, name);
+    this.#notifier?.invalidateInode(parent, true);
+  }
+  #nodeChanged({ ino, stat }: PushedChange): void {
+    if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) return;
+    const before = this.#replica.tree.stat(ino);
+    if (stat === null) {
+      const open = this.#open.get(ino);
+      if (open !== undefined && before !== null) open.orphan = { ...before, nlink: 0 };
+      this.#replica.unlearn(ino);
+      this.#notifier?.invalidateInode(ino, false);
+      return;
+    }
+    if (before === null) return;
+    this.#replica.learn(stat);
+    this.#replica.forgetXattrs(ino);
+    const open = this.#open.get(ino);
+    if (open !== undefined) this.#retain(open, stat);
+    this.#notifier?.invalidateInode(ino, before.content !== stat.content);
+  }
+
+  // --- delivery's news ---
+
+  #visible(out: Outgoing, stats: readonly Stat[], seq: number): void {
+    this.#replica.delivered(out.touched);
+    for (const stat of stats) {
+      if (this.#replica.isPendingNode(stat.ino)) continue;
+      const stack = this.#stacks.get(stat.ino);
+      if (stack !== undefined && (stack.open !== null || stack.layers.at(-1) !== out.layer)) continue;
+      if (this.#replica.tree.stat(stat.ino) !== null) this.#replica.learn(stat);
+    }
+    if (out.data !== null && out.prepared !== null) {
+      const { content, whole, size } = out.prepared;
+      if (content !== null && whole !== null) this.#cache.putSmall(content, whole);
+      // Other operations on the node may still be on their way, so `stats` was not taken over: its content must be.
+      if (out.stack?.layers.at(-1) === out.layer) {
+        const node = this.#replica.tree.stat(out.data.ino);
+        const open = this.#open.get(out.data.ino);
+        if (node !== null && node.content !== content) {
+          this.#replica.touch();
+          this.#putLocal({ ...node, content, size });
+        } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size };
+      }
+    }
+    this.#setSeq(seq);
+  }
+  #delivered(out: Outgoing): void {
+    const { data, stack, layer, prepared } = out;
+    if (data === null || stack === null || layer === null) return;
+    const place = stack.layers.indexOf(layer);
+    if (place >= 0) stack.layers.splice(0, place + 1);
+    if (prepared !== null) {
+      const { content, size } = prepared;
+      const path = layer.stagingPath;
+      const whole = path !== null && content !== null && size > SMALL_CONTENT && layer.extents.covers(0, size);
+      if (whole) ftruncateFd(layer.stagingFd, size);
+      layer.dispose(whole);
+      if (whole) this.#cache.adopt(content, size, path);
+      stack.base = content;
+      stack.baseSize = size;
+    } else layer.dispose();
+    if (stack.isEmpty) {
+      this.#stacks.delete(data.ino);
+      const open = this.#open.get(data.ino);
+      const stat = this.#replica.tree.stat(data.ino);
+      if (stat !== null) this.#lastContent.set(data.ino, stat.content);
+      if (open !== undefined && stat !== null) this.#retain(open, stat);
+    }
+    if (this.#announced.has(data.ino)) {
+      this.#announced.delete(data.ino);
+      void this.#o.link.call("announce", { ino: data.ino, pending: false }).catch(() => {});
+    }
+  }
+
+  /** The server refuses a record: somebody else was first. Nothing is lost: what is ours goes beside theirs. */
+  async #settle(out: Outgoing, error: FsError): Promise<readonly Op[] | null> {
+    this.#o.log(`conflict: ${out.ops.map((op) => op.t).join(", ") || "write"}: ${error.message}`);
+    const create = out.ops.find((op) => op.t === "create");
+    if (create !== undefined) {
+      if (error.code === "already_exists") {
+        const name = await this.#conflictName(create.parent, create.name);
+        this.#renameLocally(create.parent, create.name, name, create.ino);
+        await this.#refreshEntry(create.parent, create.name);
+        return out.ops.map((op) => op === create ? { ...create, name } : op);
+      }
+      // An earlier record it builds on was refused as well: as it is, after that one was settled.
+      if (error.code === "not_found" && await this.#nodeThere(create.parent)) return out.ops;
+    }
+    if (out.data !== null) return await this.#settleContent(out, error);
+    if (error.code === "not_found" && out.ops.every((op) => op.t === "attr" || op.t === "link" || op.t === "rename")) {
+      const waits = out.ops.some((op) => (op.t === "attr" || op.t === "link") && this.#createdHere(op.ino));
+      if (waits) return out.ops;
+    }
+    for (const op of out.ops) await this.#refreshAfter(op);
+    return null;
+  }
+  #createdHere(ino: number): boolean {
+    return this.#delivery.list().some((out) =>
+      out.state === "refused" && out.ops.some((op) => op.t === "create" && op.ino === ino)
+    );
+  }
+  async #nodeThere(ino: number): Promise<boolean> {
+    if (this.#createdHere(ino)) return true;
+    return await this.#o.link.call("stat", { ino }) !== null;
+  }
+  async #settleContent(out: Outgoing, error: FsError): Promise<readonly Op[] | null> {
+    const { data, stack } = out;
+    if (data === null || stack === null) return null;
+    if (this.#createdHere(data.ino)) return out.ops;
+    const here = this.#replica.tree.anyName(data.ino);
+    const node = this.#replica.tree.stat(data.ino);
+    if (node === null || here === null) {
+      // Removed here too: nobody can want it any more.
+      return null;
+    }
+    const theirs = await this.#o.link.call("stat", { ino: data.ino });
+    const ino = this.#replica.allotIno();
+    const name =
+      theirs === null && (await this.#o.link.call("lookup", { parent: here.parent, name: here.name })) === null
+        ? here.name
+        : await this.#conflictName(here.parent, here.name);
+    this.#o.log(`both versions are kept: ours is ${JSON.stringify(name)} (${error.message})`);
+    const create: Op = {
+      t: "create",
+      parent: here.parent,
+      name,
+      ino,
+      mode: node.mode,
+      uid: node.uid,
+      gid: node.gid,
+      rdev: 0,
+      time: data.time,
+    };
+    // Ours lives on under a new number; theirs is at the old one.
+    this.#stacks.delete(data.ino);
+    this.#stacks.set(ino, stack);
+    (data as { ino: number }).ino = ino;
+    delete (data as { base?: string | null }).base;
+    for (const later of this.#delivery.list()) {
+      if (later === out || later.stack !== stack || later.data === null) continue;
+      (later.data as { ino: number }).ino = ino;
+    }
+    const touched = this.#replica.apply([create]);
+    this.#replica.guard(touched);
+    out.touched.nodes.add(ino);
+    this.#putLocal({ ...node, ino, nlink: 1, size: data.size });
+    this.#replica.delivered(out.touched);
+    if (theirs !== null) this.#replica.learn(theirs);
+    else this.#replica.unlearnEntry(here.parent, here.name);
+    this.#replica.guard(out.touched);
+    this.#notifier?.invalidateInode(data.ino, true);
+    this.#notifier?.invalidateEntry(here.parent, here.name);
+    this.#notifier?.invalidateEntry(here.parent, name);
+    this.#notifier?.invalidateInode(here.parent, true);
+    return [create, ...out.ops];
+  }
+  #renameLocally(parent: number, name: string, newName: string, ino: number): void {
+    if (this.#replica.tree.entry(parent, name) === ino) this.#replica.tree.dropEntry(parent, name);
+    this.#replica.tree.putEntry(parent, newName, ino);
+    this.#notifier?.invalidateEntry(parent, name);
+    this.#notifier?.invalidateEntry(parent, newName);
+    this.#notifier?.invalidateInode(parent, true);
+  }
+  async #refreshEntry(parent: number, name: string): Promise<void> {
+    const theirs = await this.#o.link.call("lookup", { parent, name });
+    if (theirs !== null) {
+      this.#replica.tree.put(theirs);
+      this.#replica.tree.putEntry(parent, name, theirs.ino);
+    } else this.#replica.tree.dropEntry(parent, name);
+    this.#notifier?.invalidateEntry(parent, name);
+    this.#notifier?.invalidateInode(parent, true);
+  }
+  async #refreshAfter(op: Op): Promise<void> {
+    if (op.t === "unlink" || op.t === "rmdir" || op.t === "link" || op.t === "create") {
+      await this.#refreshEntry(op.parent, op.name);
+    } else if (op.t === "rename") {
+      await this.#refreshEntry(op.parent, op.name);
+      await this.#refreshEntry(op.newParent, op.newName);
+    } else {
+      const theirs = await this.#o.link.call("stat", { ino: op.ino });
+      if (theirs !== null) this.#replica.tree.put(theirs);
+      this.#notifier?.invalidateInode(op.ino, false);
+    }
+  }
+  /** `name (conflict HOST 2026-11-21 14.03).ext`, one that is free on both sides. */
+  async #conflictName(parent: number, name: string): Promise<string> {
+    const dot = name.lastIndexOf(".");
+    const stem = dot > 0 ? name.slice(0, dot) : name;
+    const extension = dot > 0 ? name.slice(dot) : "";
+    const at = new Date(this.#o.clock.now()).toISOString();
+    for (let n = 1;; n++) {
+      const label = ` (conflict ${this.#o.host} ${at.slice(0, 10)} ${at.slice(11, 13)}.${at.slice(14, 16)}${
+        n === 1 ? "" : ` ${n}`
+      })`;
+      let cut = stem;
+      while (nameByteLength(cut + label + extension) > 255) cut = cut.slice(0, -1);
+      const candidate = cut + label + extension;
+      if (this.#replica.tree.entry(parent, candidate) !== 0) continue;
+      const there = await this.#o.link.call("lookup", { parent, name: candidate }).catch(() => null);
+      if (there === null) return candidate;
+    }
+  }
+
+  // --- our changes ---
+
+  #time(): Time {
+    return splitTime(this.#o.clock.now());
+  }
+  #writable(): void {
+    if (this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
+  }
+  /** Applies operations here, journals them, sends them on their way. */
+  #commit(ops: readonly Op[]): Outgoing {
+    this.#writable();
+    const request = this.#delivery.takeRequest();
+    let place: JournalPlace | null = null;
+    const touched = this.#replica.apply(ops, () => place = this.#journal.append({ request, ops, data: null }, []));
+    if (place === null) throw new FsError("internal", "the journal took nothing");
+    this.#replica.guard(touched);
+    return this.#delivery.add({ request, ops, data: null, place, stack: null, layer: null, touched });
+  }
+  #putLocal(stat: Stat): void {
+    this.#replica.tree.put(stat);
+  }
+
+  // --- knowledge ---
+
+  attach(notifier: KernelNotifier): void {
+    this.#notifier = notifier;
+  }
+  /** The node's attributes; from the server when they are unknown. */
+  #stat(ino: number): Awaitable<Stat> {
+    const orphan = this.#open.get(ino)?.orphan;
+    if (orphan !== undefined && orphan !== null) return orphan;
+    const known = this.#replica.tree.stat(ino);
+    if (known !== null) return known;
+    return this.#fetchStat(ino);
+  }
+  async #fetchStat(ino: number): Promise<Stat> {
+    const stat = await this.#o.link.call("stat", { ino });
+    if (stat === null) throw errorFromErrno(ino === ROOT_INO ? Errno.EIO : Errno.ESTALE, "the file no longer exists");
+    this.#replica.learn(stat);
+    return this.#replica.tree.stat(ino) ?? stat;
+  }
+  #lookup(parent: number, name: string): Awaitable<Stat | null> {
+    const known = this.#replica.tree.lookup(parent, name);
+    if (known !== null) return known;
+    if (this.#replica.isComplete(parent) || this.#replica.isPendingEntry(parent, name)) return null;
+    return this.#fetchEntry(parent, name);
+  }
+  async #fetchEntry(parent: number, name: string): Promise<Stat | null> {
+    const stat = await this.#o.link.call("lookup", { parent, name });
+    if (this.#replica.isPendingEntry(parent, name)) return this.#replica.tree.lookup(parent, name);
+    if (stat === null) {
+      this.#replica.unlearnEntry(parent, name);
+      return null;
+    }
+    this.#replica.learnEntry(parent, { name, stat });
+    return this.#replica.tree.lookup(parent, name);
+  }
+  /** The folder's whole listing is here afterwards. */
+  #complete(dir: number): Awaitable<void> {
+    if (this.#replica.isComplete(dir)) return;
+    let loading = this.#loading.get(dir);
+    if (loading === undefined) {
+      loading = this.#load(dir).finally(() => this.#loading.delete(dir));
+      loading.catch(() => {});
+      this.#loading.set(dir, loading);
+    }
+    return loading;
+  }
+  async #load(dir: number): Promise<void> {
+    for (;;) {
+      const run = this.#welcome?.run;
+      let after: string | null = null;
+      for (;;) {
+        const page: DirEntry[] = await this.#o.link.call("readDir", { parent: dir, after, limit: DIR_PAGE });
+        for (const entry of page) this.#replica.learnEntry(dir, entry);
+        const last = page.at(-1);
+        if (last === undefined || page.length < DIR_PAGE) break;
+        after = last.name;
+      }
+      // Cut off in between, the first pages may be older than what was missed: once more.
+      if (run === this.#welcome?.run && this.#mode === "online") break;
+      if (this.#mode !== "online") throw new FsError("unavailable", "the connection was lost while listing");
+    }
+    this.#replica.setComplete(dir, true);
+  }
+
+  // --- names ---
+
+  lookup(parent: number, name: string, _caller: Caller): Awaitable<Stat | null> {
+    if (name.length > 63 && nameByteLength(name) > 255) {
+      throw errorFromErrno(Errno.ENAMETOOLONG, "the name is longer than 255 bytes");
+    }
+    return this.#lookup(parent, name);
+  }
+  forget(ino: number): void {
+    this.#lastContent.delete(ino);
+  }
+  getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
+    return this.#stat(ino);
+  }
+  async #parentFor(parent: number, name: string): Promise<Stat> {
+    checkName(name);
+    const dir = await this.#stat(parent);
+    if (!isDir(dir)) throw new FsError("not_a_directory", "not a directory");
+    if (await this.#lookup(parent, name) !== null) {
+      throw new FsError("already_exists", "the name is taken", { path: name });
+    }
+    return dir;
+  }
+  async #make(
+    parent: number,
+    name: string,
+    mode: number,
+    rdev: number,
+    caller: Caller,
+    target?: string,
+  ): Promise<Stat> {
+    this.#writable();
+    const dir = await this.#parentFor(parent, name);
+    const S_ISGID = 0o2000;
+    let gid = caller.gid;
+    let bits = mode;
+    if ((dir.mode & S_ISGID) !== 0) {
+      gid = dir.gid;
+      if ((mode & S_IFMT) === S_IFDIR) bits |= S_ISGID;
+    }
+    const ino = this.#replica.allotIno();
+    this.#commit([{
+      t: "create",
+      parent,
+      name,
+      ino,
+      mode: bits,
+      uid: caller.uid,
+      gid,
+      rdev,
+      ...(target === undefined ? {} : { target }),
+      time: this.#time(),
+    }]);
+    return this.#mustStat(ino);
+  }
+  #mustStat(ino: number): Stat {
+    const stat = this.#replica.tree.stat(ino);
+    if (stat === null) throw new FsError("internal", `inode ${ino} is not where it was just put`);
+    return stat;
+  }
+  symlink(parent: number, name: string, target: string, caller: Caller): Awaitable<Stat> {
+    return this.#make(parent, name, S_IFLNK | 0o777, 0, caller, target);
+  }
+  mknod(parent: number, name: string, mode: number, rdev: number, caller: Caller): Awaitable<Stat> {
+    return this.#make(parent, name, mode, rdev, caller);
+  }
+  mkdir(parent: number, name: string, mode: number, caller: Caller): Awaitable<Stat> {
+    return this.#make(parent, name, S_IFDIR | (mode & 0o7777), 0, caller);
+  }
+  async readlink(ino: number): Promise<string> {
+    const kept = this.#replica.tree.stat(ino) === null ? "" : this.#replica.tree.readLink(ino);
+    if (kept !== "") return kept;
+    const target = await this.#o.link.call("readLink", { ino });
+    const stat = this.#replica.tree.stat(ino);
+    if (stat !== null) this.#replica.tree.put(stat, target);
+    return target;
+  }
+  /** Remembers an open file's attributes before its last name goes. */
+  #orphan(node: Stat): void {
+    const open = this.#open.get(node.ino);
+    if (open !== undefined && node.nlink <= 1) open.orphan = { ...node, nlink: 0 };
+  }
+  async unlink(parent: number, name: string, _caller: Caller): Promise<void> {
+    this.#writable();
+    const node = await this.#lookup(parent, name);
+    if (node === null) throw new FsError("not_found", "no such file", { path: name });
+    await this.#stat(parent);
+    this.#commit([{ t: "unlink", parent, name, ino: node.ino, time: this.#time() }]);
+    this.#orphan(node);
+    if (node.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
+    else this.#dropUnopened(node.ino);
+  }
+  /** A node without a name that nobody has open: its undelivered bytes concern nobody. */
+  #dropUnopened(ino: number): void {
+    this.#lastContent.delete(ino);
+    if (this.#open.has(ino)) return;
+    const top = this.#stacks.get(ino)?.open;
+    if (top !== undefined && top !== null) this.#dropOpenLayer(ino);
+  }
+  #dropOpenLayer(ino: number): void {
+    const stack = this.#stacks.get(ino);
+    const top = stack?.open;
+    if (stack === undefined || top === null || top === undefined) return;
+    stack.layers.pop();
+    top.dispose();
+    if (stack.isEmpty) this.#stacks.delete(ino);
+  }
+  async rmdir(parent: number, name: string, _caller: Caller): Promise<void> {
+    this.#writable();
+    const node = await this.#lookup(parent, name);
+    if (node === null) throw new FsError("not_found", "no such directory", { path: name });
+    if (!isDir(node)) throw new FsError("not_a_directory", "not a directory", { path: name });
+    await this.#stat(parent);
+    await this.#complete(node.ino);
+    this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time: this.#time() }]);
+  }
+  async rename(
+    parent: number,
+    name: string,
+    newParent: number,
+    newName: string,
+    flags: number,
+    _caller: Caller,
+  ): Promise<void> {
+    this.#writable();
+    checkName(newName);
+    const node = await this.#lookup(parent, name);
+    if (node === null) throw new FsError("not_found", "no such file", { path: name });
+    await this.#stat(parent);
+    await this.#stat(newParent);
+    const there = await this.#lookup(newParent, newName);
+    if (there !== null && (flags & RENAME_NOREPLACE) !== 0) {
+      throw new FsError("already_exists", "the name is taken", { path: newName });
+    }
+    if (there !== null && isDir(there)) await this.#complete(there.ino);
+    this.#commit([{ t: "rename", parent, name, newParent, newName, flags, ino: node.ino, time: this.#time() }]);
+    if (there !== null && flags === 0 && there.ino !== node.ino) {
+      this.#orphan(there);
+      if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
+      else this.#dropUnopened(there.ino);
+    }
+  }
+  async link(ino: number, newParent: number, newName: string, _caller: Caller): Promise<Stat> {
+    this.#writable();
+    await this.#parentFor(newParent, newName);
+    await this.#stat(ino);
+    this.#commit([{ t: "link", ino, parent: newParent, name: newName, time: this.#time() }]);
+    return this.#mustStat(ino);
+  }
+  readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]> {
+    const complete = this.#complete(ino);
+    if (complete instanceof Promise) return complete.then(() => this.#replica.tree.readDir(ino, after, limit));
+    return this.#replica.tree.readDir(ino, after, limit);
+  }
+  fsyncdir(_ino: number): Promise<void> {
+    return this.#journal.sync();
+  }
+  syncfs(): Promise<void> {
+    return this.#journal.sync();
+  }
+
+  // --- attributes ---
+
+  async setattr(ino: number, change: AttrChange, fh: number | undefined, _caller: Caller): Promise<Stat> {
+    this.#writable();
+    const node = await this.#stat(ino);
+    if (change.size !== undefined) await this.#truncate(node, change.size, fh === undefined);
+    const now = this.#time();
+    const time = (t: AttrChange["atime"]): Time | undefined => t === "now" ? now : t;
+    let mode = change.mode;
+    if (change.killSuidgid === true && mode === undefined) mode = withoutSetid(node.mode);
+    const op: { -readonly [K in keyof (Op & { t: "attr" })]: (Op & { t: "attr" })[K] } = {
+      t: "attr",
+      ino,
+      time: change.ctime ?? now,
+    };
+    if (mode !== undefined) op.mode = mode & 0o7777;
+    if (change.uid !== undefined) op.uid = change.uid;
+    if (change.gid !== undefined) op.gid = change.gid;
+    const atime = time(change.atime);
+    const mtime = time(change.mtime);
+    if (atime !== undefined) op.atime = atime;
+    if (mtime !== undefined) op.mtime = mtime;
+    const changes = op.mode !== undefined || op.uid !== undefined || op.gid !== undefined || atime !== undefined ||
+      mtime !== undefined;
+    const orphan = this.#open.get(ino)?.orphan;
+    if (orphan !== undefined && orphan !== null) {
+      const open = this.#open.get(ino);
+      const next: Stat = { ...orphan };
+      if (op.mode !== undefined) next.mode = (next.mode & S_IFMT) | op.mode;
+      if (op.uid !== undefined) next.uid = op.uid;
+      if (op.gid !== undefined) next.gid = op.gid;
+      if (mtime !== undefined) Object.assign(next, mtimeOf(mtime));
+      if (open !== undefined) open.orphan = next;
+      return next;
+    }
+    if (changes) {
+      // Times set on a file with unflushed bytes must come after its content: that sets the time of the write.
+      if (mtime !== undefined && this.#stacks.get(ino)?.open) this.#journalTop(ino);
+      this.#commit([op]);
+    }
+    return this.#mustStat(ino);
+  }
+  async #truncate(node: Stat, size: number, flush: boolean): Promise<void> {
+    if (isDir(node)) throw new FsError("is_a_directory", "a directory has no length");
+    if (!isFile(node)) throw new FsError("invalid_input", "not a regular file");
+    if (size > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large", { requested: size });
+    const stack = this.#stackFor(node);
+    stack.top().truncate(size);
+    this.#wrote(node.ino, stack, false);
+    // truncate(2) without a descriptor has no close that would make it durable.
+    if (flush && !this.#open.has(node.ino)) await this.#flushNode(node.ino, true);
+  }
+
+  // --- files ---
+
+  #stackFor(node: Stat): LayerStack {
+    let stack = this.#stacks.get(node.ino);
+    if (stack === undefined) {
+      stack = new LayerStack(node.content, node.content === null ? 0 : node.size);
+      this.#stacks.set(node.ino, stack);
+    }
+    return stack;
+  }
+  /** The file's size and times after a write or truncation. */
+  #wrote(ino: number, stack: LayerStack, killSuidgid: boolean): void {
+    const time = mtimeOf(this.#time());
+    const open = this.#open.get(ino);
+    if (open !== undefined && open.orphan !== null) {
+      open.orphan = { ...open.orphan, size: stack.size, ...time };
+      return;
+    }
+    const node = this.#replica.tree.stat(ino);
+    if (node === null) return;
+    const mode = killSuidgid ? (node.mode & S_IFMT) | withoutSetid(node.mode) : node.mode;
+    this.#replica.touch();
+    this.#putLocal({ ...node, size: stack.size, mode, ...time });
+    if (mode !== node.mode) this.#commit([{ t: "attr", ino, mode: mode & 0o7777, time: this.#time() }]);
+  }
+  #retain(open: OpenNode, stat: Stat): void {
+    const before = open.retained;
+    const wanted = stat.content === null || this.#stacks.has(stat.ino) ? null : { hash: stat.content, size: stat.size };
+    if (before?.hash === wanted?.hash) return;
+    if (wanted !== null) this.#cache.retain(wanted.hash, wanted.size);
+    if (before !== null) this.#cache.release(before.hash, before.size);
+    open.retained = wanted;
+  }
+  #openHandle(node: Stat, flags: number): OpenResult {
+    let open = this.#open.get(node.ino);
+    if (open === undefined) {
+      open = { ino: node.ino, opens: 0, orphan: null, retained: null };
+      this.#open.set(node.ino, open);
+    }
+    open.opens++;
+    this.#retain(open, node);
+    const fh = this.#nextFh++;
+    const O_APPEND = 0o2000;
+    this.#handles.set(fh, { ino: node.ino, append: (flags & O_APPEND) !== 0, created: null });
+    // The kernel's pages are of this content, or were written through us: they may stay.
+    const seen = this.#lastContent.get(node.ino);
+    const keepCache = seen !== undefined && (this.#stacks.has(node.ino) || seen === node.content);
+    this.#lastContent.set(node.ino, node.content);
+    return { fh, keepCache };
+  }
+  open(ino: number, flags: number, _caller: Caller): Awaitable<OpenResult> {
+    const writes = (flags & 3) !== 0;
+    if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
+    const node = this.#stat(ino);
+    if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0) return this.#openSlowly(ino, flags);
+    return this.#openHandle(node, flags);
+  }
+  async #openSlowly(ino: number, flags: number): Promise<OpenResult> {
+    if (this.#busy.has(ino) && this.#mode === "online") {
+      const link = this.#o.link;
+      await link.call("waitDelivered", { ino, timeoutMs: BUSY_WAIT_MS }, { timeoutMs: BUSY_WAIT_MS + 5000 }).catch(() =>
+        false
+      );
+    }
+    const node = await this.#stat(ino);
+    const result = this.#openHandle(node, flags);
+    if ((flags & O_TRUNC) !== 0 && (flags & 3) !== 0 && isFile(node)) {
+      const stack = this.#stackFor(node);
+      if (stack.size > 0) {
+        stack.top().truncate(0);
+        this.#wrote(ino, stack, false);
+      } else if (stack.isEmpty) this.#stacks.delete(ino);
+      return { ...result, keepCache: false };
+    }
+    return result;
+  }
+  async create(
+    parent: number,
+    name: string,
+    mode: number,
+    flags: number,
+    caller: Caller,
+  ): Promise<{ stat: Stat; open: OpenResult }> {
+    const stat = await this.#make(parent, name, S_IFREG | (mode & 0o7777), 0, caller);
+    const open = this.#openHandle(stat, flags);
+    const handle = this.#handles.get(open.fh);
+    // Close of a file that stays empty has to make its creation durable.
+    if (handle !== undefined) handle.created = this.#delivery.list().at(-1) ?? null;
+    return { stat, open };
+  }
+
+  read(ino: number, _fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
+    const stack = this.#stacks.get(ino);
+    const buffer = into as Uint8Array<ArrayBuffer>;
+    if (stack !== undefined) return this.#readLayers(stack, offset, buffer);
+    const node = this.#stat(ino);
+    if (node instanceof Promise) return node.then((stat) => this.#readContent(stat, offset, into.length));
+    const length = Math.max(0, Math.min(into.length, node.size - offset));
+    if (length === 0) return 0;
+    if (node.content === null) {
+      into.fill(0, 0, length);
+      return length;
+    }
+    if (
+      this.#cache.readNow(node.content, node.size, offset, length === into.length ? buffer : buffer.subarray(0, length))
+    ) return length;
+    return this.#readContent(node, offset, into.length);
+  }
+  async #readContent(node: Stat, offset: number, wanted: number): Promise<Uint8Array> {
+    const length = Math.max(0, Math.min(wanted, node.size - offset));
+    if (length === 0 || node.content === null) return new Uint8Array(length);
+    return await this.#cache.read(node.content, node.size, offset, length);
+  }
+  #readLayers(stack: LayerStack, offset: number, into: Uint8Array<ArrayBuffer>): number | Promise<Uint8Array> {
+    if (stack.unresolved) {
+      throw new FsError("unavailable", "the server has to be asked for the rest of this file first");
+    }
+    const length = Math.max(0, Math.min(into.length, stack.size - offset));
+    if (length === 0) return 0;
+    const sources = stack.sources(offset, offset + length);
+    for (const source of sources) {
+      const part = into.subarray(source.start - offset, source.end - offset);
+      if (source.kind === "layer") source.layer.read(source.start, part);
+      else if (source.kind === "zero" || stack.base === null) part.fill(0);
+      else if (!this.#cache.readNow(stack.base, stack.baseSize, source.start, part)) {
+        return this.#readLayersSlowly(stack, offset, length);
+      }
+    }
+    return length;
+  }
+  async #readLayersSlowly(stack: LayerStack, offset: number, length: number): Promise<Uint8Array> {
+    const into = new Uint8Array(length);
+    // Fetch first, then read all in one go: writes in between would mix old bytes and new.
+    for (const source of stack.sources(offset, offset + length)) {
+      if (source.kind !== "base" || stack.base === null) continue;
+      await this.#cache.read(stack.base, stack.baseSize, source.start, source.end - source.start);
+    }
+    for (const source of stack.sources(offset, offset + length)) {
+      const part = into.subarray(source.start - offset, source.end - offset);
+      if (source.kind === "layer") source.layer.read(source.start, part);
+      else if (source.kind === "base" && stack.base !== null) {
+        if (!this.#cache.readNow(stack.base, stack.baseSize, source.start, part)) {
+          part.set(await this.#cache.read(stack.base, stack.baseSize, source.start, part.length));
+        }
+      }
+    }
+    return into;
+  }
+
+  write(ino: number, fh: number, offset: number, data: Uint8Array, flags: WriteFlags): Awaitable<number> {
+    const node = this.#stat(ino);
+    if (node instanceof Promise) {
+      const copy = data.slice();
+      return node.then((stat) => this.#write(stat, fh, offset, copy, flags));
+    }
+    return this.#write(node, fh, offset, data, flags);
+  }
+  #write(node: Stat, fh: number, offset: number, data: Uint8Array, flags: WriteFlags): number {
+    const stack = this.#stackFor(node);
+    const at = this.#handles.get(fh)?.append === true && !flags.fromCache ? Math.max(offset, stack.size) : offset;
+    if (at + data.length > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large");
+    try {
+      stack.top().write(at, data, () => this.#stagingPath());
+    } finally {
+      if (stack.top().extents.isEmpty && stack.layers.length === 1 && stack.size === stack.baseSize) {
+        this.#dropOpenLayer(node.ino);
+      }
+    }
+    this.#wrote(node.ino, stack, flags.killSuidgid);
+    return data.length;
+  }
+  #stagingPath(): string {
+    return `${this.#o.folder}/staging/${this.#stagingNumber++}`;
+  }
+
+  /** Freezes the file's unflushed bytes into a journal record. Null: there are none, or nobody can want them. */
+  #journalTop(ino: number): Outgoing | null {
+    const stack = this.#stacks.get(ino);
+    const layer = stack?.open ?? null;
+    if (stack === undefined || layer === null) return null;
+    const node = this.#replica.tree.stat(ino);
+    if (node === null) return null;
+    const earlier = stack.layers.length > 1;
+    const data: JournaledData = {
+      ino,
+      size: layer.size,
+      floor: layer.floor,
+      ranges: layer.extents.toArray(),
+      staging: layer.staging,
+      ...(earlier ? {} : { base: stack.base }),
+      baseSize: stack.baseSize,
+      time: { sec: node.mtimeSec, nsec: node.mtimeNsec },
+    };
+    const touched: Touched = { entries: [], nodes: new Set([ino]) };
+    const request = this.#delivery.takeRequest();
+    const place = this.#journal.append({ request, ops: [], data }, layer.pieces() ?? []);
+    layer.freeze(request, place, this.#journal);
+    this.#replica.guard(touched);
+    return this.#delivery.add({ request, ops: [], data, place, stack, layer, touched });
+  }
+  async #flushNode(ino: number, wait: boolean): Promise<void> {
+    const stack = this.#stacks.get(ino);
+    const layer = stack?.open ?? null;
+    if (stack === undefined || layer === null) {
+      if (stack !== undefined && wait) await this.#awaitSeen(ino, stack);
+      return;
+    }
+    if (this.#open.get(ino)?.orphan) return;
+    if (layer.staging !== null) {
+      // Bytes first, then the record that speaks of them.
+      await layer.sync();
+      if (stack.open !== layer) return await this.#flushNode(ino, wait);
+    }
+    const out = this.#journalTop(ino);
+    if (out === null) return;
+    const synced = this.#journal.sync();
+    if (!wait) return await synced;
+    const seen = this.#awaitVisible(out);
+    await synced;
+    await seen;
+  }
+  /** Close of a file whose bytes an fsync has already journaled. */
+  async #awaitSeen(ino: number, stack: LayerStack): Promise<void> {
+    const last = stack.layers.at(-1);
+    const out = this.#delivery.list().findLast((o) => o.layer === last && o.data?.ino === ino);
+    if (out !== undefined && out.state !== "visible") await this.#awaitVisible(out);
+  }
+  async #awaitVisible(out: Outgoing): Promise<void> {
+    if (this.#o.policy === "through") {
+      await this.#withTime(out.durable.promise, 60_000, true);
+      return;
+    }
+    if (this.#mode !== "online") return;
+    if (this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES) {
+      await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
+      return;
+    }
+    if (out.data === null || this.#announced.has(out.data.ino)) return;
+    this.#announced.set(out.data.ino, out.request);
+    await this.#o.link.call("announce", { ino: out.data.ino, pending: true }, { timeoutMs: 1000 }).catch(() => {});
+  }
+  async #withTime(promise: Promise<void>, ms: number, strict: boolean): Promise<void> {
+    let cancel = () => {};
+    const late = new Promise<"late">((resolve) => cancel = this.#o.clock.after(ms, () => resolve("late"), true));
+    try {
+      const result = await Promise.race([promise.then(() => "done" as const), late]);
+      if (result === "late" && strict) {
+        throw new FsError("timeout", "the server did not confirm the write in time; it is kept and will be delivered");
+      }
+    } finally {
+      cancel();
+    }
+  }
+  flush(ino: number, fh: number, _owner: bigint): Awaitable<void> {
+    if (this.#stacks.has(ino)) return this.#flushNode(ino, true);
+    const handle = this.#handles.get(fh);
+    const created = handle?.created ?? null;
+    if (handle === undefined || created === null) return;
+    handle.created = null;
+    if (created.state === "visible" && this.#o.policy === "back") return this.#journal.sync();
+    return Promise.all([this.#journal.sync(), this.#awaitVisible(created)]).then(() => {});
+  }
+  async fsync(ino: number, _fh: number, _dataOnly: boolean): Promise<void> {
+    await this.#flushNode(ino, this.#o.policy === "through");
+    await this.#journal.sync();
+  }
+  release(ino: number, fh: number, _owner: bigint, _flock: boolean): void {
+    this.#handles.delete(fh);
+    const open = this.#open.get(ino);
+    if (open === undefined) return;
+    open.opens--;
+    if (open.opens > 0) return;
+    this.#open.delete(ino);
+    if (open.retained !== null) this.#cache.release(open.retained.hash, open.retained.size);
+    if (open.orphan !== null) this.#dropOpenLayer(ino);
+    // A descriptor that was never closed by its program (a killed one) has no flush: its bytes go out all the same.
+    else if (this.#stacks.get(ino)?.open) {
+      this.#flushNode(ino, false).catch((error) => this.#o.log(toFsError(error).message));
+    }
+  }
+
+  async fallocate(ino: number, _fh: number, mode: number, offset: number, length: number): Promise<void> {
+    this.#writable();
+    const node = await this.#stat(ino);
+    const stack = this.#stackFor(node);
+    if (mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)) {
+      const end = Math.min(offset + length, stack.size);
+      const zeros = new Uint8Array(Math.min(1024 * 1024, Math.max(0, end - offset)));
+      for (let at = offset; at < end; at += zeros.length) {
+        stack.top().write(at, zeros.subarray(0, Math.min(zeros.length, end - at)), () => this.#stagingPath());
+      }
+    } else if (mode === 0) {
+      if (offset + length > stack.size) stack.top().truncate(offset + length);
+      else return;
+    } else if (mode === FALLOC_FL_KEEP_SIZE) return;
+    else throw new FsError("not_supported", "this kind of fallocate is not supported");
+    this.#wrote(ino, stack, false);
+  }
+
+  // --- the rest ---
+
+  async statfs(): Promise<StatFs> {
+    const now = this.#o.clock.monotonic();
+    if (this.#statFs !== null && now - this.#statFs.at < 10_000) return this.#statFs.value;
+    try {
+      const value = await this.#o.link.call("statFs", null, { timeoutMs: 3000 });
+      this.#statFs = { at: now, value };
+    } catch {
+      if (this.#statFs === null) return statVfs(this.#o.folder);
+    }
+    return this.#statFs.value;
+  }
+  async #loadXattrs(ino: number): Promise<void> {
+    if (this.#replica.xattrsKnown(ino)) return;
+    const link = this.#o.link;
+    const names = await link.call("listXattr", { ino });
+    const values: [string, Uint8Array][] = [];
+    for (const name of names) {
+      const value = await link.call("getXattr", { ino, name });
+      if (value !== null) values.push([name, value]);
+    }
+    this.#replica.learnXattrs(ino, values);
+  }
+  getxattr(ino: number, name: string): Awaitable<Uint8Array> {
+    if (name === "user.anyfs.tiers") return this.#tiers(ino);
+    if (name === "user.anyfs.state") {
+      return new TextEncoder().encode(
+        this.#stacks.has(ino) || this.#replica.isPendingNode(ino) ? "pending" : "delivered",
+      );
+    }
+    if (!name.startsWith("user.") && !name.startsWith("trusted.")) throw noAttribute(name);
+    const loaded = this.#replica.xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
+    const get = () => {
+      const value = this.#replica.tree.getXattr(ino, name);
+      if (value === null) throw noAttribute(name);
+      return value;
+    };
+    return loaded === undefined ? get() : loaded.then(get);
+  }
+  async #tiers(ino: number): Promise<Uint8Array> {
+    const stat = await this.#stat(ino);
+    const mask = await this.#o.link.call("tiersOf", { content: stat.content });
+    return new TextEncoder().encode(`0x${mask.toString(16)}`);
+  }
+  async setxattr(ino: number, name: string, value: Uint8Array, flags: number): Promise<void> {
+    if (name.startsWith("user.anyfs.")) throw new FsError("permission_denied", `${name} tells, it can't be set`);
+    if (!name.startsWith("user.") && !name.startsWith("trusted.")) {
+      throw new FsError("not_supported", `attributes like ${name} are not kept; use user.*`);
+    }
+    await this.#stat(ino);
+    await this.#loadXattrs(ino);
+    this.#commit([{ t: "setxattr", ino, name, value: value.slice(), flags, time: this.#time() }]);
+  }
+  async listxattr(ino: number): Promise<string[]> {
+    await this.#loadXattrs(ino);
+    return this.#replica.tree.listXattr(ino);
+  }
+  async removexattr(ino: number, name: string): Promise<void> {
+    await this.#loadXattrs(ino);
+    this.#commit([{ t: "removexattr", ino, name, time: this.#time() }]);
+  }
+
+  /** For people and programs: what is not delivered yet, and how the cache does. */
+  status() {
+    return {
+      mode: this.#mode,
+      pending: this.#delivery.pending,
+      cache: this.#cache.stats(),
+      openFiles: this.#open.size,
+    };
+  }
+  clearCache(): number {
+    return this.#cache.clear();
+  }
+  /** Waits until everything was delivered, at most `ms`; false: something is left (it stays in the journal). */
+  async drain(ms: number): Promise<boolean> {
+    if (this.#delivery.pending.records === 0) return true;
+    let done = false;
+    await this.#withTime(
+      this.#delivery.drained().then(() => {
+        done = true;
+      }),
+      ms,
+      false,
+    );
+    return done;
+  }
+  async destroy(): Promise<void> {
+    for (const ino of [...this.#stacks.keys()]) {
+      await this.#flushNode(ino, false).catch((e) => this.#o.log(toFsError(e).message));
+    }
+    await this.#journal.sync();
+    this.#replica.commit();
+  }
+  /** After destroy. */
+  async close(): Promise<void> {
+    this.#stopSync();
+    this.#delivery.stop();
+    await this.#journal.close();
+    this.#replica.close();
+    this.#cache.close();
+  }
+}
+
+const withoutSetid = (mode: number): number => {
+  const S_IXGRP = 0o010;
+  let bits = mode & 0o7777 & ~0o4000;
+  if ((bits & S_IXGRP) !== 0) bits &= ~0o2000;
+  return bits;
+};
+function mtimeOf(t: Time): Pick<Stat, "mtimeSec" | "mtimeNsec" | "ctimeSec" | "ctimeNsec"> {
+  return { mtimeSec: t.sec, mtimeNsec: t.nsec, ctimeSec: t.sec, ctimeNsec: t.nsec };
+}
+/** What journaled operations touch, for the guard, when they are read back at start. */
+function touchedBy(ops: readonly Op[]): Touched {
+  const touched: Touched = { entries: [], nodes: new Set() };
+  for (const op of ops) {
+    if ("ino" in op && op.ino !== 0) touched.nodes.add(op.ino);
+    if (op.t === "create" || op.t === "link") touched.entries.push({ parent: op.parent, name: op.name, ino: op.ino });
+    if (op.t === "unlink" || op.t === "rmdir") touched.entries.push({ parent: op.parent, name: op.name, ino: 0 });
+    if (op.t === "rename") {
+      touched.entries.push({ parent: op.parent, name: op.name, ino: 0 });
+      touched.entries.push({ parent: op.newParent, name: op.newName, ino: op.ino });
+    }
+  }
+  return touched;
+}

@@ -1,0 +1,227 @@
+/**
+ * Replica: what a client knows of the server's tree, in a SQLite database of its own, with the client's undelivered
+ * changes applied on top. It answers without the network whatever it knows, and knows what it doesn't know: a folder is
+ * complete or not, and what is unknown is never taken for missing.
+ */
+import { FsError } from "../fs/error.ts";
+import type { DirEntry, Stat } from "../fs/stat.ts";
+import { S_IFDIR, S_IFMT } from "../fs/stat.ts";
+import { INO_STRIDE, type Op, ROOT_INO } from "../index/ops.ts";
+import { migrate } from "../index/schema.ts";
+import { Statements } from "../index/statements.ts";
+import { Tree } from "../index/tree.ts";
+import type { Clock } from "../platform/clock.ts";
+import { type Database, openDatabase } from "../platform/sqlite.ts";
+
+const EXTRA = `
+CREATE TABLE IF NOT EXISTS complete(ino INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS xattrs_known(ino INTEGER PRIMARY KEY) STRICT;
+`;
+
+/** What a set of operations touched: to tell the kernel, and to guard from the server's older news. */
+export interface Touched {
+  readonly entries: { parent: number; name: string; ino: number }[];
+  readonly nodes: Set<number>;
+}
+
+const entryKey = (parent: number, name: string) => `${parent}/${name}`;
+
+export class Replica {
+  readonly tree: Tree;
+  readonly #db: Database;
+  readonly #sql: Statements;
+  readonly #clock: Clock;
+  #open = false;
+  #cancelCommit: (() => void) | null = null;
+  #touched: Touched = { entries: [], nodes: new Set() };
+  /** Undelivered changes by entry and by node: the server's news of these is older than ours. */
+  readonly #pendingEntries = new Map<string, number>();
+  readonly #pendingNodes = new Map<number, number>();
+  #ino = 0;
+  #inoEnd = 0;
+
+  constructor(path: string, clock: Clock) {
+    this.#clock = clock;
+    this.#db = openDatabase(path);
+    this.#db.exec(
+      "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
+    );
+    migrate(this.#db, path);
+    this.#db.exec(EXTRA);
+    this.#sql = new Statements(this.#db);
+    this.tree = new Tree(this.#sql, {
+      entry: (parent, name, ino) => this.#touched.entries.push({ parent, name, ino }),
+      node: (ino) => this.#touched.nodes.add(ino),
+      contentRef: () => {},
+    });
+  }
+
+  /** Changes gather in one transaction, written out soon after; the journal is what makes them durable. */
+  #begin(): void {
+    if (this.#open) return;
+    this.#db.exec("BEGIN IMMEDIATE");
+    this.#open = true;
+    this.#cancelCommit = this.#clock.after(100, () => this.commit(), true);
+  }
+  /** A change through `tree` follows: it belongs to the open transaction. */
+  touch(): void {
+    this.#begin();
+  }
+  commit(): void {
+    this.#cancelCommit?.();
+    this.#cancelCommit = null;
+    if (!this.#open) return;
+    this.#open = false;
+    this.#db.exec("COMMIT");
+  }
+
+  getMeta(key: string): string | null {
+    return (this.#sql.row("SELECT value FROM meta WHERE key = ?", key)?.[0] as string | undefined) ?? null;
+  }
+  setMeta(key: string, value: string): void {
+    this.#begin();
+    this.#sql.run(
+      "INSERT INTO meta(key, value) VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
+      key,
+      value,
+    );
+  }
+
+  /** Forgets all that came from the server. Undelivered changes must be applied again by the caller. */
+  reset(): void {
+    this.#begin();
+    this.#sql.exec(
+      "DELETE FROM nodes; DELETE FROM dentries; DELETE FROM xattrs; DELETE FROM complete; DELETE FROM xattrs_known",
+    );
+  }
+
+  // --- knowledge ---
+
+  isComplete(dir: number): boolean {
+    return this.#sql.row("SELECT 1 FROM complete WHERE ino = ?", dir) !== undefined;
+  }
+  setComplete(dir: number, complete: boolean): void {
+    this.#begin();
+    if (complete) this.#sql.run("INSERT INTO complete(ino) VALUES(?) ON CONFLICT DO NOTHING", dir);
+    else this.#sql.run("DELETE FROM complete WHERE ino = ?", dir);
+  }
+  xattrsKnown(ino: number): boolean {
+    return this.#sql.row("SELECT 1 FROM xattrs_known WHERE ino = ?", ino) !== undefined;
+  }
+  /** Takes over the extended attributes the server listed. */
+  learnXattrs(ino: number, values: readonly (readonly [string, Uint8Array])[]): void {
+    this.#begin();
+    this.#sql.run("DELETE FROM xattrs WHERE ino = ?", ino);
+    const put = "INSERT INTO xattrs(ino, name, value) VALUES(?, ?, ?)";
+    for (const [name, value] of values) this.#sql.run(put, ino, new TextEncoder().encode(name), value);
+    this.#sql.run("INSERT INTO xattrs_known(ino) VALUES(?) ON CONFLICT DO NOTHING", ino);
+  }
+  forgetXattrs(ino: number): void {
+    this.#begin();
+    this.#sql.run("DELETE FROM xattrs_known WHERE ino = ?", ino);
+  }
+
+  /** Takes over a node as the server tells it, unless our own changes of it are newer. */
+  learn(stat: Stat): void {
+    if (this.#pendingNodes.has(stat.ino)) return;
+    this.#begin();
+    this.tree.put(stat);
+  }
+  learnEntry(parent: number, entry: DirEntry): void {
+    if (this.#pendingEntries.has(entryKey(parent, entry.name))) return;
+    this.learn(entry.stat);
+    this.#begin();
+    this.tree.putEntry(parent, entry.name, entry.stat.ino);
+  }
+  unlearnEntry(parent: number, name: string): void {
+    if (this.#pendingEntries.has(entryKey(parent, name))) return;
+    this.#begin();
+    this.tree.dropEntry(parent, name);
+  }
+  unlearn(ino: number): void {
+    if (ino === ROOT_INO || this.#pendingNodes.has(ino)) return;
+    this.#begin();
+    this.tree.dropNode(ino);
+    this.setComplete(ino, false);
+  }
+  isPendingNode(ino: number): boolean {
+    return this.#pendingNodes.has(ino);
+  }
+  isPendingEntry(parent: number, name: string): boolean {
+    return this.#pendingEntries.has(entryKey(parent, name));
+  }
+
+  // --- our own changes ---
+
+  /**
+   * Applies operations all or none, together with `journal`: what that throws takes them back. Throws by POSIX's rules.
+   * What they touched has to be guarded until it is delivered.
+   */
+  apply(ops: readonly Op[], journal: () => void = () => {}): Touched {
+    this.#begin();
+    this.#touched = { entries: [], nodes: new Set() };
+    this.#db.exec("SAVEPOINT ours");
+    try {
+      for (const op of ops) {
+        this.tree.apply(op);
+        if (op.t === "create" && (op.mode & S_IFMT) === S_IFDIR) this.setComplete(op.ino, true);
+        if (op.t === "create") this.learnXattrs(op.ino, []);
+      }
+      journal();
+    } catch (error) {
+      this.#db.exec("ROLLBACK TO ours");
+      this.#db.exec("RELEASE ours");
+      throw error;
+    }
+    this.#db.exec("RELEASE ours");
+    return this.#touched;
+  }
+  /** As `apply` at start, for what a crash may or may not have kept: an operation that is there already is passed over. */
+  redo(ops: readonly Op[]): void {
+    for (const op of ops) {
+      try {
+        this.apply([op]);
+      } catch (error) {
+        if (!(error instanceof FsError)) throw error;
+      }
+    }
+  }
+  guard(touched: Touched): void {
+    for (const { parent, name } of touched.entries) bump(this.#pendingEntries, entryKey(parent, name), 1);
+    for (const ino of touched.nodes) bump(this.#pendingNodes, ino, 1);
+    for (const { ino } of touched.entries) if (ino !== 0) bump(this.#pendingNodes, ino, 1);
+  }
+  delivered(touched: Touched): void {
+    for (const { parent, name } of touched.entries) bump(this.#pendingEntries, entryKey(parent, name), -1);
+    for (const ino of touched.nodes) bump(this.#pendingNodes, ino, -1);
+    for (const { ino } of touched.entries) if (ino !== 0) bump(this.#pendingNodes, ino, -1);
+  }
+
+  /** An inode number of this device's own range, never given twice. Throws unavailable before the first connection. */
+  allotIno(): number {
+    if (this.#ino >= this.#inoEnd) {
+      const device = Number(this.getMeta("device") ?? 0);
+      if (device === 0) {
+        throw new FsError("unavailable", "nothing can be created before the first connection to the server");
+      }
+      const used = Number(this.getMeta("last_ino") ?? 0);
+      this.#ino = device * INO_STRIDE + used;
+      this.#inoEnd = this.#ino + 4096;
+      this.setMeta("last_ino", String(used + 4096));
+      // Reserved for good before the first is used: a crash must not hand them out again.
+      this.commit();
+    }
+    return ++this.#ino;
+  }
+
+  close(): void {
+    this.commit();
+    this.#db.close();
+  }
+}
+
+function bump<K>(map: Map<K, number>, key: K, by: number): void {
+  const next = (map.get(key) ?? 0) + by;
+  if (next <= 0) map.delete(key);
+  else map.set(key, next);
+}

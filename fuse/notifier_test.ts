@@ -1,0 +1,126 @@
+/** The notification queue against a port whose writes end when the test says so. */
+import assert from "node:assert/strict";
+import { EXPIRE_ONLY, NOTIFY_INC_EPOCH, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE } from "./abi.ts";
+import { Notifier, QUEUE_LIMIT } from "./notifier.ts";
+
+interface Message {
+  readonly code: number;
+  readonly length: number;
+  readonly ino: number;
+  /** Offset of INVAL_INODE as signed, flags of INVAL_ENTRY. */
+  readonly extra: number;
+  readonly name: string;
+}
+
+function testPort(known: number[] = []) {
+  const messages: Message[] = [];
+  const blocked: (() => void)[] = [];
+  return {
+    messages,
+    /** Lets every write that is in flight return. */
+    release: () => blocked.splice(0).forEach((end) => end()),
+    get inFlight() {
+      return blocked.length;
+    },
+    knownInodes: () => Float64Array.from(known),
+    write(buffer: Uint8Array<ArrayBuffer>, length: number): Promise<number> {
+      const view = new DataView(buffer.buffer, buffer.byteOffset);
+      const code = view.getInt32(4, true);
+      assert.equal(view.getUint32(0, true), length);
+      assert.equal(view.getBigUint64(8, true), 0n);
+      const named = code === NOTIFY_INVAL_ENTRY;
+      const nameLength = named ? view.getUint32(24, true) : 0;
+      messages.push({
+        code,
+        length,
+        ino: length > 16 ? Number(view.getBigUint64(16, true)) : 0,
+        extra: length > 16 ? (named ? view.getUint32(28, true) : Number(view.getBigInt64(24, true))) : 0,
+        name: new TextDecoder("latin1").decode(buffer.subarray(32, 32 + nameLength)),
+      });
+      return new Promise((resolve) => blocked.push(() => resolve(length)));
+    },
+  };
+}
+
+async function drain(notifier: Notifier, port: ReturnType<typeof testPort>): Promise<void> {
+  while (port.inFlight > 0) {
+    port.release();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  await notifier.settled();
+}
+
+Deno.test("messages are laid out as linux/fuse.h says", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  notifier.invalidateInode(2 ** 40 + 5, true);
+  notifier.invalidateInode(6, false);
+  notifier.invalidateEntry(1, "na\udcffme");
+  await drain(notifier, port);
+  assert.deepEqual(port.messages, [
+    { code: NOTIFY_INVAL_INODE, length: 40, ino: 2 ** 40 + 5, extra: 0, name: "" },
+    { code: NOTIFY_INVAL_INODE, length: 40, ino: 6, extra: -1, name: "" },
+    { code: NOTIFY_INVAL_ENTRY, length: 38, ino: 1, extra: EXPIRE_ONLY, name: "na\xffme" },
+  ]);
+});
+
+Deno.test("few writes are in flight at once; what waits behind them is merged, data wins over attributes", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  for (let ino = 1; ino <= 20; ino++) notifier.invalidateInode(ino, false);
+  const atOnce = port.messages.length;
+  assert.ok(atOnce < 20 && atOnce === port.inFlight);
+  for (let i = 0; i < 1000; i++) notifier.invalidateInode(20, i === 500);
+  assert.equal(notifier.stats().queued, 20 - atOnce);
+  await drain(notifier, port);
+  assert.equal(port.messages.length, 20);
+  assert.equal(port.messages.find((message) => message.ino === 20)?.extra, 0);
+});
+
+Deno.test("an invalidation asked for while an equal one is being written is written again", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  notifier.invalidateInode(7, true);
+  assert.equal(port.inFlight, 1);
+  notifier.invalidateInode(7, true);
+  await drain(notifier, port);
+  assert.equal(port.messages.length, 2);
+});
+
+Deno.test("a queue that overflows becomes one invalidation of everything the kernel holds", async () => {
+  const port = testPort([11, 12]);
+  const notifier = new Notifier(port);
+  for (let i = 0; i <= QUEUE_LIMIT; i++) notifier.invalidateInode(100 + i, true);
+  assert.equal(notifier.stats().all, 1);
+  assert.ok(notifier.stats().queued < 10);
+  notifier.start(45, true);
+  await drain(notifier, port);
+  assert.equal(port.messages[0]?.code, NOTIFY_INC_EPOCH);
+  assert.deepEqual(port.messages.slice(1).map((message) => message.ino), [1, 11, 12]);
+});
+
+Deno.test("a kernel without epochs is sent none", async () => {
+  const port = testPort([11]);
+  const notifier = new Notifier(port);
+  notifier.start(43, true);
+  notifier.invalidateAll();
+  await drain(notifier, port);
+  assert.deepEqual(port.messages.map((message) => message.code), [NOTIFY_INVAL_INODE, NOTIFY_INVAL_INODE]);
+});
+
+Deno.test("nothing is written before INIT, and nothing after close", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  notifier.invalidateInode(3, true);
+  assert.equal(port.messages.length, 0);
+  notifier.start(45, true);
+  assert.equal(port.messages.length, 1);
+  const closed = notifier.close();
+  notifier.invalidateInode(4, true);
+  port.release();
+  await closed;
+  assert.equal(port.messages.length, 1);
+});

@@ -1,0 +1,350 @@
+/** The kernel protocol through real mounts: what programs see, memory, invalidation, crashes, interrupts, stopping. */
+import assert from "node:assert/strict";
+import {
+  bash,
+  type ChildOptions,
+  isMounted,
+  type MountedChild,
+  MountFailed,
+  mountInChild,
+  mountObstacle,
+  run,
+} from "../support/mount_child.ts";
+import { POSIX_TESTS } from "../support/posix_suite.ts";
+
+const obstacle = mountObstacle();
+
+function test(name: string, body: (t: Deno.TestContext) => Promise<void>): void {
+  Deno.test({ name: obstacle === null ? name : `${name} (skipped: ${obstacle})`, ignore: obstacle !== null, fn: body });
+}
+
+async function posixSuite(t: Deno.TestContext, mount: MountedChild): Promise<void> {
+  let next = 0;
+  for (const [name, body] of Object.entries(POSIX_TESTS)) {
+    const dir = `${mount.dir}/t${next++}`;
+    await run("mkdir", [dir]);
+    await t.step(name, () => body(dir));
+  }
+}
+
+/** Ends the mount and checks that the filesystem was left as it should be. */
+async function endCleanly(mount: MountedChild): Promise<void> {
+  const { inFlight, handles, openDirectories, errorsSeen } = await mount.stats();
+  assert.deepEqual({ inFlight, handles, openDirectories, errorsSeen }, {
+    inFlight: 0,
+    handles: 0,
+    openDirectories: 0,
+    errorsSeen: [],
+  });
+  void mount.ask({ command: "unmount" }).catch(() => undefined);
+  const end = await mount.ended;
+  assert.equal(end?.destroyed, true);
+  assert.equal(await isMounted(mount.dir), false);
+}
+
+for (
+  const [title, options] of [
+    ["a filesystem that answers at once", { fs: "memory" }],
+    ["a filesystem that answers later", { fs: "async" }],
+    ["a filesystem without locks and without kernel caching", {
+      fs: "memory",
+      noLocks: true,
+      options: { entryTimeoutSec: 0, attrTimeoutSec: 0, negativeTimeoutSec: 0 },
+    }],
+  ] as [string, ChildOptions][]
+) {
+  test(`programs find POSIX behaviour on ${title}`, async (t) => {
+    await using mount = await mountInChild(options);
+    await posixSuite(t, mount);
+    await endCleanly(mount);
+  });
+}
+
+test("100,000 entries are listed completely, and from the kernel's cache the second time", async () => {
+  await using mount = await mountInChild({ fs: "memory", entries: 100_000 });
+  const list = `cd "$1"; ls -U | sort | md5sum; ls -U | wc -l`;
+  const expected = await bash("/", `seq -f 'entry-%06g' 0 99999 | sort | md5sum; echo 100000`);
+  assert.equal(await bash(mount.dir, list), expected);
+  const { readdir } = (await mount.stats()).calls;
+  assert.equal(await bash(mount.dir, `find "$1" -mindepth 1 -type f | wc -l`), "100000");
+  assert.equal((await mount.stats()).calls["readdir"], readdir);
+  assert.equal(await bash(mount.dir, `ls -l "$1" | wc -l`), "100001");
+});
+
+test("what the kernel forgets leaves the inode table and the filesystem", async () => {
+  await using mount = await mountInChild({ fs: "memory" });
+  await bash(mount.dir, `mkdir "$1/d"; cd "$1/d"; seq 20000 | xargs touch; ls -l > /dev/null`);
+  const held = await mount.stats();
+  assert.ok(held.inodes > 20_000, `${held.inodes} inodes`);
+  await bash(mount.dir, `cd "$1/d"; seq 1 10000 | xargs rm; sync; echo 2 > /proc/sys/vm/drop_caches`);
+  const left = await mount.stats();
+  assert.ok(left.inodes < 200, `${left.inodes} inodes left`);
+  assert.ok(left.inodeTableBytes < held.inodeTableBytes);
+  assert.equal(left.nodes, 10_000 + 2);
+  assert.equal(await bash(mount.dir, `ls "$1/d" | wc -l`), "10000");
+});
+
+test("a change behind the kernel's back is seen once the notifier was told, and not before", async () => {
+  await using mount = await mountInChild({ fs: "memory" });
+  const { dir } = mount;
+  const cat = (name: string) => run("cat", [`${dir}/${name}`]).then((ran) => ran.out);
+  const ls = () => bash(dir, `ls "$1"`);
+  await bash(dir, `echo old > "$1/f"; cat "$1/f"; ls "$1"`);
+  await mount.ask({ command: "write", name: "f", text: "a new and longer text", silent: true });
+  assert.equal(await cat("f"), "old\n");
+  await mount.ask({ command: "write", name: "f", text: "a new and longer text" });
+  assert.equal(await cat("f"), "a new and longer text");
+  assert.equal(await bash(dir, `stat -c %s "$1/f"`), "21");
+
+  assert.equal(await cat("g"), "");
+  await mount.ask({ command: "write", name: "g", text: "here" });
+  assert.equal(await cat("g"), "here");
+  assert.equal(await ls(), "f\ng");
+
+  await mount.ask({ command: "remove", name: "g" });
+  assert.equal((await run("stat", [`${dir}/g`])).code, 1);
+  assert.equal(await ls(), "f");
+
+  await mount.ask({ command: "write", name: "f", text: "changed while disconnected", silent: true });
+  await mount.ask({ command: "write", name: "h", text: "made while disconnected", silent: true });
+  const held = new Deno.Command("bash", {
+    args: ["-c", `cd "$1"; exec 3< f; echo ready; read -r _; cat f; ls`, "bash", dir],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const writer = held.stdin.getWriter();
+  const reader = held.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  assert.equal((await reader.read()).value, "ready\n");
+  await mount.ask({ command: "invalidateAll" });
+  await writer.write(new TextEncoder().encode("go\n"));
+  await writer.close();
+  let seen = "";
+  for (let part; !(part = await reader.read()).done;) seen += part.value;
+  await held.status;
+  if ((await mount.stats()).kernelMinor >= 44) assert.equal(seen, "changed while disconnectedf\nh\n");
+});
+
+test("200,000 invalidations at once neither block the mount nor pile up", async () => {
+  await using mount = await mountInChild({ fs: "memory" });
+  const storm = mount.ask({ command: "storm", count: 200_000 });
+  assert.equal(await bash(mount.dir, `cd "$1"; echo x > f; cat f`), "x");
+  await storm;
+  const { notifications } = await mount.stats();
+  assert.equal(notifications.queued, 0);
+  assert.ok(notifications.all >= 1);
+  assert.ok(notifications.sent <= 2 * 65536 + 100);
+});
+
+/** Resolves when `condition` holds; the watchdog of the mount ends a wait in vain. */
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  while (!await condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+test("a program that is killed while it waits ends at once; what it waited for may come later", async () => {
+  await using mount = await mountInChild({ fs: "held" });
+  await bash(mount.dir, `echo x > "$1/hello"`);
+  const waits = async (signal: Deno.Signal): Promise<number | null> => {
+    const child = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stdout: "null", stderr: "null" }).spawn();
+    await until(async () => (await mount.stats()).inFlight > 0);
+    child.kill(signal);
+    const status = await child.status;
+    return status.signal === signal ? null : status.code;
+  };
+  assert.equal(await waits("SIGKILL"), null);
+  assert.equal(await waits("SIGINT"), null);
+  assert.equal((await mount.stats()).interrupted, 2);
+  await mount.ask({ command: "letGo" });
+  await until(async () => (await mount.stats()).inFlight === 0);
+  assert.equal(await bash(mount.dir, `cat "$1/hello"`), "x");
+  await endCleanly(mount);
+});
+
+test("a caught signal that asks for no end lets a slow operation finish; SIGINT and SIGKILL after it do not wait", async () => {
+  await using mount = await mountInChild({ fs: "held" });
+  const script = `
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *a: None)
+print("up", flush=True)
+try: os.stat(sys.argv[1])
+except OSError as e: print(e.errno, flush=True)`;
+  const child = new Deno.Command("python3", {
+    args: ["-c", script, `${mount.dir}/hold`],
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const killed = new Deno.Command("python3", { args: ["-c", script, `${mount.dir}/hold2`], stdout: "null" }).spawn();
+  await until(async () => (await mount.stats()).inFlight === 2);
+  child.kill("SIGUSR1");
+  killed.kill("SIGUSR1");
+  await until(async () => ((await mount.stats()).requests["INTERRUPT"] ?? 0) === 2);
+  assert.equal((await mount.stats()).interrupted, 0);
+  killed.kill("SIGKILL");
+  assert.equal((await killed.status).signal, "SIGKILL");
+  await mount.ask({ command: "letGo" });
+  assert.equal(new TextDecoder().decode((await child.output()).stdout), "up\n2\n");
+});
+
+test("a mount whose server was killed is cleared by its guard, and the place can be mounted again", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "anyfs-mount-" });
+  {
+    await using mount = await mountInChild({ fs: "memory", dir });
+    await bash(dir, `echo x > "$1/f"`);
+    await mount.kill();
+    await until(async () => !await isMounted(dir));
+  }
+  await using again = await mountInChild({ fs: "memory", dir });
+  assert.equal(await bash(dir, `ls -A "$1"`), "");
+  await endCleanly(again);
+  await Deno.remove(dir);
+});
+
+test("a dead mount that nobody cleared is detected and replaced", async () => {
+  const dir = await Deno.makeTempDir({ prefix: "anyfs-mount-" });
+  await using mount = await mountInChild({ fs: "memory", dir });
+  await bash(dir, `ls "$1"; stat "$1"`);
+  // The guard dies first, as it does when a whole process group is killed.
+  await bash(dir, `for p in $(pgrep -f "stat -f -- .* $1\\$"); do kill -9 $p; done`);
+  await mount.kill();
+  assert.equal(await isMounted(dir), true);
+  assert.match((await run("ls", [dir])).err, /not connected/);
+  {
+    await using again = await mountInChild({ fs: "memory", dir });
+    assert.equal(await bash(dir, `echo new > "$1/f"; cat "$1/f"`), "new");
+    await endCleanly(again);
+  }
+  await Deno.remove(dir);
+});
+
+test("a busy mount is taken off the tree and served until its last user leaves", async () => {
+  await using mount = await mountInChild({ fs: "memory" });
+  const user = new Deno.Command("bash", {
+    args: [
+      "-c",
+      `cd "$1"; exec 3> f; echo ready; read -r _; echo late >&3; cat f; cat ../$(basename $1)/f 2>&1 | tail -c 28`,
+      "bash",
+      mount.dir,
+    ],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const reader = user.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  assert.equal((await reader.read()).value, "ready\n");
+  await mount.ask({ command: "unmount" });
+  assert.equal(await isMounted(mount.dir), false);
+  const writer = user.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("go\n"));
+  await writer.close();
+  assert.equal((await reader.read()).value, "late\n");
+  await reader.cancel();
+  await user.status;
+  assert.equal((await mount.ended)?.destroyed, true);
+});
+
+test("umount(8) from outside ends the server; abort ends it under its users", async () => {
+  {
+    await using mount = await mountInChild({ fs: "memory" });
+    await run("umount", [mount.dir]);
+    assert.equal((await mount.ended)?.destroyed, true);
+  }
+  await using mount = await mountInChild({ fs: "held" });
+  const child = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stderr: "piped" }).spawn();
+  await until(async () => (await mount.stats()).inFlight > 0);
+  void mount.ask({ command: "abort" }).catch(() => undefined);
+  assert.match(new TextDecoder().decode((await child.output()).stderr), /connection abort|not connected/);
+  assert.equal((await mount.ended)?.destroyed, true);
+});
+
+test("a mount point that can't be used is refused with the cause", async () => {
+  const base = await Deno.makeTempDir({ prefix: "anyfs-mount-" });
+  await Deno.mkdir(`${base}/full`);
+  await Deno.writeTextFile(`${base}/full/file`, "x");
+  await Deno.mkdir(`${base}/empty`);
+  await Deno.symlink("empty", `${base}/link`);
+  const refused = async (dir: string, code: string, text: RegExp) => {
+    await assert.rejects(mountInChild({ fs: "memory", dir }), (error: unknown) => {
+      assert.ok(error instanceof MountFailed, String(error));
+      assert.equal(error.code, code);
+      assert.match(error.message, text);
+      return true;
+    });
+  };
+  await refused(`${base}/none`, "not_found", /does not exist.*mkdir/);
+  await refused(`${base}/full/file`, "not_a_directory", /not a directory/);
+  await refused(`${base}/full`, "directory_not_empty", /not empty/);
+  {
+    await using first = await mountInChild({ fs: "memory", dir: `${base}/empty` });
+    await refused(`${base}/empty`, "unavailable", /in use.*unmount it first/);
+    await refused(`${base}/link`, "unavailable", /in use/);
+    await endCleanly(first);
+  }
+  {
+    await using over = await mountInChild({
+      fs: "memory",
+      dir: `${base}/full`,
+      options: { allowNonEmpty: true, readOnly: true, fsName: "a, b" },
+    });
+    assert.equal(
+      await bash(`${base}/full`, `ls -A "$1"; touch "$1/x" 2>&1 | grep -c 'Read-only'; findmnt -no SOURCE "$1"`),
+      "1\na, b",
+    );
+    await endCleanly(over);
+  }
+  await Deno.remove(base, { recursive: true });
+});
+
+const userObstacle = obstacle ??
+  ((await run("which", ["fusermount3", "setpriv"])).code === 0 ? null : "needs fusermount3 and setpriv");
+
+Deno.test({
+  name: "an ordinary user mounts through fusermount3" + (userObstacle === null ? "" : ` (skipped: ${userObstacle})`),
+  ignore: userObstacle !== null,
+  async fn(t) {
+    const mode = ((await Deno.stat("/dev/fuse")).mode ?? 0) & 0o777;
+    const base = await Deno.makeTempDir({ prefix: "anyfs-mount-" });
+    const wrap = [
+      "setpriv",
+      "--reuid=65534",
+      "--regid=65534",
+      "--clear-groups",
+      "env",
+      `HOME=${base}`,
+      `DENO_DIR=${base}/deno`,
+    ];
+    await bash(base, `chmod 755 "$1"; mkdir "$1/m" "$1/deno"; chown 65534:65534 "$1/m" "$1/deno"`);
+    const options: ChildOptions = { fs: "memory", dir: `${base}/m`, wrap };
+    const failure = async (more: Partial<ChildOptions>, text: RegExp) => {
+      await assert.rejects(mountInChild({ ...options, ...more }), (error: unknown) => {
+        assert.match(String(error), text);
+        return true;
+      });
+    };
+    try {
+      await t.step("fusermount3's refusals are passed on with a fix", async () => {
+        await Deno.chmod("/dev/fuse", 0o600);
+        await failure({}, /\/dev\/fuse.*chmod 666/);
+        await Deno.chmod("/dev/fuse", 0o666);
+        await failure({ options: { allowOther: true } }, /allow_other.*without allow-other/);
+        await bash(base, `mkdir "$1/theirs"`);
+        await failure({ dir: `${base}/theirs` }, /write access.*directory you own/);
+      });
+      await Deno.chmod("/dev/fuse", 0o666);
+      await t.step("it works, is private to the user, and is unmounted cleanly", async () => {
+        await using mount = await mountInChild(options);
+        const script =
+          `cd "$0"; echo hi > f; mkdir d; cp -r /etc/hostname d/ 2>/dev/null || :; ls; cat f; stat -c %U:%s f`;
+        const ran = await run(wrap[0] ?? "", [...wrap.slice(1), "bash", "-c", script, mount.dir]);
+        assert.equal(ran.out, "d\nf\nhi\nnobody:3\n", ran.err);
+        assert.match((await run("ls", [mount.dir])).err, /Permission denied/);
+        await endCleanly(mount);
+      });
+      await t.step("after a crash the guard clears the place", async () => {
+        await using mount = await mountInChild(options);
+        await mount.kill();
+        await until(async () => !await isMounted(mount.dir));
+      });
+    } finally {
+      await Deno.chmod("/dev/fuse", mode);
+      await Deno.remove(base, { recursive: true });
+    }
+  },
+});
