@@ -1,5 +1,5 @@
 /** Entry of the one executable: answers `--version` at once, and hands everything else to the command tree. */
-import { args, print, setExitCode } from "./core/platform/process.ts";
+import { args, exit, print } from "./core/platform/process.ts";
 import { versionLine } from "./core/config/version.ts";
 
 if (import.meta.main) {
@@ -8,6 +8,7 @@ if (import.meta.main) {
     print("stdout", `${versionLine()}\n`);
   } else {
     const { run } = await import("./cmd/program.ts");
-    setExitCode(await run(argv));
+    // Not just an exit code: a timer or socket that is still open must not keep a finished command alive.
+    exit(await run(argv));
   }
 }

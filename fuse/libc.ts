@@ -63,6 +63,14 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
   return out;
 }
 
+/** umount2(2) on another thread, where the kernel may wait for answers of this one. */
+export async function unmountElsewhere(dir: string, flags: number): Promise<boolean> {
+  const path = cString(dir);
+  const result = await libc.umount2_elsewhere(path, flags);
+  // The path is looked at again so that it is not collected while the other thread reads it.
+  return result === 0 && path.length > 0;
+}
+
 /** Where a buffer lies in memory. */
 export function addressOf(buffer: Uint8Array<ArrayBuffer>): bigint {
   return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));

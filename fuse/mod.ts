@@ -1,9 +1,10 @@
 /** Mounts an InodeFs as a real filesystem: the FUSE kernel protocol without libfuse. */
 import { FsError } from "../core/fs/error.ts";
 import type { InodeFs } from "../core/fs/inode_fs.ts";
+import type { Watcher } from "../core/platform/child.ts";
 import { type Clock, systemClock } from "../core/platform/clock.ts";
 import { libc, O_CLOEXEC, O_NONBLOCK } from "./libc.ts";
-import { mountAtDirectory, prepareMountPoint, raiseReadAhead, startGuard, unmountDirectory } from "./mount.ts";
+import { mountAt, mountAtDirectory, prepareMountPoint, raiseReadAhead, startGuard, unmountDirectory } from "./mount.ts";
 import { Session, type SessionStats } from "./session.ts";
 
 export type { NotifierStats } from "./notifier.ts";
@@ -76,7 +77,8 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     allowOther: options.allowOther ?? libc.geteuid() === 0,
   });
   const wakeFd = libc.eventfd(0, O_CLOEXEC | O_NONBLOCK);
-  const guard = startGuard(dir);
+  const device = mountAt(dir)?.device;
+  const guard = guardOf(dir, options);
   const ready = Promise.withResolvers<void>();
   const session = new Session(fd, wakeFd, {
     fs: options.fs,
@@ -92,7 +94,9 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
   });
   const ended = (async () => {
     await session.run();
-    await guard.finish("ok");
+    // Ended, yet still there: the connection was aborted from outside.
+    if (device !== undefined && mountAt(dir)?.device === device) await unmountDirectory(dir).catch(() => undefined);
+    await guard?.finish("ok");
     libc.close(fd);
     libc.close(wakeFd);
     ready.reject(
@@ -141,4 +145,14 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
       await session.notifier.settled();
     },
   };
+}
+
+/** A mount works without its guard too, only its crash is then cleared no sooner than at the next start. */
+function guardOf(dir: string, options: MountOptions): Watcher | null {
+  try {
+    return startGuard(dir);
+  } catch (error) {
+    options.onError?.(error, "guard", 0);
+    return null;
+  }
 }

@@ -23,6 +23,7 @@ import {
   readProc,
   realPath,
   UMOUNT_NOFOLLOW,
+  unmountElsewhere,
   writeSys,
 } from "./libc.ts";
 
@@ -123,7 +124,7 @@ async function probe(dir: string, clock: Clock): Promise<"alive" | "dead" | "sil
 /** Takes a FUSE mount off the tree, waiting for nobody. Throws when the kernel or fusermount3 refuses. */
 async function detach(dir: string): Promise<void> {
   if (isRoot()) {
-    if (await libc.umount2_elsewhere(cString(dir), MNT_DETACH | UMOUNT_NOFOLLOW) === 0) return;
+    if (await unmountElsewhere(dir, MNT_DETACH | UMOUNT_NOFOLLOW)) return;
   } else {
     const result = await runFusermount(["-u", "-z", "--", dir]);
     if (result.code === 0) return;
@@ -158,7 +159,7 @@ export async function unmountDirectory(dir: string): Promise<"clean" | "lazy"> {
   }
   // Never on this thread: the kernel may ask us for something before the unmount can end.
   if (isRoot()) {
-    if (await libc.umount2_elsewhere(cString(resolved), UMOUNT_NOFOLLOW) === 0) return "clean";
+    if (await unmountElsewhere(resolved, UMOUNT_NOFOLLOW)) return "clean";
   } else if ((await runFusermount(["-u", "--", resolved])).code === 0) return "clean";
   await detach(resolved);
   return "lazy";

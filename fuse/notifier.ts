@@ -16,6 +16,10 @@ import {
 const PARALLEL = 8;
 /** Queued invalidations at most; beyond, all are replaced by one of everything. */
 export const QUEUE_LIMIT = 65536;
+/** Invalidations remembered for `touchedSince`. */
+const RECENT = 256;
+/** In the list of recent ones: everything. */
+const ALL = 0;
 const MESSAGE_BYTES = OUT_HEADER + 16 + 256;
 
 /** What the notifier needs of its session. */
@@ -40,8 +44,10 @@ export interface NotifierStats {
  * written from the thread that owes the answers (fs/fuse/dev.c, fuse_notify).
  */
 export class Notifier implements KernelNotifier {
-  /** Grows with every invalidation asked for: an answer that was begun before must not be cached. */
+  /** Grows with every invalidation asked for. */
   tick = 0;
+  /** The node (of an entry: its directory) of invalidation t at t modulo RECENT. */
+  readonly #recent = new Float64Array(RECENT);
   readonly #port: NotifierPort;
   readonly #inodes = new Map<number, boolean>();
   readonly #entries = new Map<string, { parent: number; name: string }>();
@@ -92,8 +98,26 @@ export class Notifier implements KernelNotifier {
     return { queued: this.#queued(), sent: this.#sent, merged: this.#merged, all: this.#all };
   }
 
-  invalidateInode(ino: number, data: boolean): void {
+  /**
+   * May an answer about node `ino` that was begun at `tick` be outdated? The kernel guards what it has cached against
+   * replies older than an invalidation, but not a node or name it is only about to learn.
+   */
+  touchedSince(tick: number, ino: number): boolean {
+    if (this.tick - tick > RECENT) return true;
+    for (let t = tick; t < this.tick; t++) {
+      const touched = this.#recent[t % RECENT];
+      if (touched === ino || touched === ALL) return true;
+    }
+    return false;
+  }
+
+  #touch(ino: number): void {
+    this.#recent[this.tick % RECENT] = ino;
     this.tick++;
+  }
+
+  invalidateInode(ino: number, data: boolean): void {
+    this.#touch(ino);
     if (this.#closed) return;
     const before = this.#inodes.get(ino);
     if (before === undefined) {
@@ -107,7 +131,7 @@ export class Notifier implements KernelNotifier {
   }
 
   invalidateEntry(parent: number, name: string): void {
-    this.tick++;
+    this.#touch(parent);
     if (this.#closed) return;
     const key = `${parent}/${name}`;
     if (this.#entries.has(key)) {
@@ -125,7 +149,7 @@ export class Notifier implements KernelNotifier {
    * suffice: with AUTO_INVAL_DATA a changed size or mtime drops the pages.
    */
   invalidateAll(): void {
-    this.tick++;
+    this.#touch(ALL);
     if (this.#closed) return;
     this.#all++;
     this.#epoch = true;

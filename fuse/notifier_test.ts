@@ -124,3 +124,18 @@ Deno.test("nothing is written before INIT, and nothing after close", async () =>
   await closed;
   assert.equal(port.messages.length, 1);
 });
+
+Deno.test("an answer is outdated only by invalidations of its own node, of everything, or too many to know", () => {
+  const notifier = new Notifier(testPort());
+  const before = notifier.tick;
+  notifier.invalidateInode(5, false);
+  notifier.invalidateEntry(6, "name");
+  assert.deepEqual([5, 6, 7].map((ino) => notifier.touchedSince(before, ino)), [true, true, false]);
+  assert.equal(notifier.touchedSince(notifier.tick, 5), false);
+  const later = notifier.tick;
+  notifier.invalidateAll();
+  assert.equal(notifier.touchedSince(later, 7), true);
+  const last = notifier.tick;
+  for (let i = 0; i < 300; i++) notifier.invalidateInode(8, false);
+  assert.equal(notifier.touchedSince(last, 7), true);
+});

@@ -11,7 +11,7 @@ import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
 } from "../core/fs/inode_fs.ts";
-import type { DirEntry, Stat } from "../core/fs/stat.ts";
+import { type DirEntry, S_IFMT, S_IFREG, type Stat } from "../core/fs/stat.ts";
 import type { StatFs } from "../core/fs/contract.ts";
 import type { Clock } from "../core/platform/clock.ts";
 import {
@@ -80,6 +80,9 @@ const OLD_KERNEL_TIMEOUT_SEC = 30;
 const WRITEV_BYTES = 16384;
 /** How often a request whose caller took a signal is looked at again: a later SIGKILL sends no second INTERRUPT. */
 const RECHECK_MS = 200;
+
+/** Setuid and setgid. */
+const SUIDGID = 0o6000;
 
 /** What a session is told. Times in seconds. */
 export interface SessionOptions {
@@ -157,9 +160,12 @@ export class Session {
   /** Whom the next answer is for: of the request at hand, or of the pending one that settles now. */
   #lo = 0;
   #hi = 0;
-  /** Timeouts of the answer at hand are 0: something was invalidated since the request was read. */
+  /** When the request at hand was read, in the notifier's ticks; was its node invalidated since? Then nothing of the answer is to be cached. */
+  #tick = 0;
   #stale = false;
 
+  /** Files whose mode the kernel was told with setuid or setgid: few. */
+  readonly #suidgid = new Set<number>();
   readonly #pending = new Map<number, Pending>();
   readonly #watched = new Set<Pending>();
   #idle: (() => void)[] = [];
@@ -306,6 +312,7 @@ export class Session {
     const ino = this.#u64(4);
     this.#lo = words[2] ?? 0;
     this.#hi = words[3] ?? 0;
+    this.#tick = this.notifier.tick;
     this.#stale = false;
     this.#counts[op < OPCODE_LIMIT ? op : 0] = (this.#counts[op < OPCODE_LIMIT ? op : 0] ?? 0) + 1;
     try {
@@ -439,7 +446,8 @@ export class Session {
     this.#watched.delete(pending);
     this.#lo = pending.lo;
     this.#hi = pending.hi;
-    this.#stale = pending.tick !== this.notifier.tick;
+    this.#tick = pending.tick;
+    this.#stale = this.notifier.touchedSince(pending.tick, pending.ino);
     return true;
   }
 
@@ -462,6 +470,7 @@ export class Session {
     out[w + 13] = stat.mtimeNsec;
     out[w + 14] = stat.ctimeNsec;
     out[w + 15] = stat.mode;
+    if ((stat.mode & SUIDGID) !== 0) this.#sawSuidgid(stat);
     out[w + 16] = stat.nlink;
     out[w + 17] = stat.uid;
     out[w + 18] = stat.gid;
@@ -470,10 +479,22 @@ export class Session {
     out[w + 21] = 0;
   }
 
+  #sawSuidgid(stat: Stat): void {
+    if ((stat.mode & S_IFMT) === S_IFREG) this.#suidgid.add(stat.ino);
+  }
+
+  /**
+   * A write or truncation by a user without CAP_FSETID: the filesystem clears setuid and setgid, but the kernel goes on
+   * trusting the mode it knows (fs/fuse/file.c invalidates only size and times), so it is told when there was one.
+   */
+  #killsSuidgid(ino: number): void {
+    if (this.#suidgid.delete(ino)) this.notifier.invalidateInode(ino, false);
+  }
+
   /** struct fuse_entry_out at word `w`. */
   #putEntry(w: number, stat: Stat): void {
     const out = this.#out32;
-    const fresh = !this.#stale;
+    const fresh = !this.#stale && !this.notifier.touchedSince(this.#tick, stat.ino);
     this.#put64(w, stat.ino);
     out[w + 2] = 0;
     out[w + 3] = 0;
@@ -600,9 +621,10 @@ export class Session {
     out[w + 3] = 0;
   }
 
-  #open(open: OpenResult, ino: number, flags: number): void {
+  #open(open: OpenResult, ino: number, flags: number, kill: boolean): void {
     this.#putOpen(4, open, flags);
     if (!this.#send(OPEN_OUT)) this.#fs.release(ino, open.fh, 0n, false);
+    if (kill) this.#killsSuidgid(ino);
   }
 
   #create(created: { stat: Stat; open: OpenResult }, flags: number): void {
@@ -879,10 +901,7 @@ export class Session {
       case Opcode.SETLK:
       case Opcode.SETLKW: {
         if (fs.setlk === undefined) break;
-        const controller = new AbortController();
-        const answer = fs.setlk(ino, this.#u64(10), this.#lock(), op === Opcode.SETLKW, controller.signal);
-        if (answer instanceof Promise) this.#later(answer, this.#sendEmpty, undefined, controller);
-        else this.#send(0);
+        this.#setLock(ino, op === Opcode.SETLKW);
         return;
       }
       case Opcode.SYNCFS:
@@ -926,7 +945,9 @@ export class Session {
   }
 
   #forget(ino: number, count: number): void {
-    if (this.#inodes.drop(ino, count)) this.#fs.forget(ino);
+    if (!this.#inodes.drop(ino, count)) return;
+    this.#suidgid.delete(ino);
+    this.#fs.forget(ino);
   }
 
   #attrChange(): AttrChange {
@@ -949,15 +970,16 @@ export class Session {
     const flags = this.#u32(10);
     const who = this.#who();
     const undo = (open: OpenResult) => this.#fs.release(ino, open.fh, 0n, false);
+    const kill = (this.#u32(11) & OPEN_KILL_SUIDGID) !== 0 && (flags & O_TRUNC) !== 0;
     let answer: Awaitable<OpenResult>;
-    if ((this.#u32(11) & OPEN_KILL_SUIDGID) !== 0 && (flags & O_TRUNC) !== 0) {
+    if (kill) {
       const cleared = this.#fs.setattr(ino, { killSuidgid: true }, undefined, who);
       answer = cleared instanceof Promise
         ? cleared.then(() => this.#fs.open(ino, flags, who))
         : this.#fs.open(ino, flags, who);
     } else answer = this.#fs.open(ino, flags, who);
-    if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, flags), undo);
-    else this.#open(answer, ino, flags);
+    if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, flags, kill), undo);
+    else this.#open(answer, ino, flags, kill);
   }
 
   #readFile(ino: number): void {
@@ -977,6 +999,7 @@ export class Session {
     const size = this.#u32(14);
     const flags = this.#u32(15);
     const fromCache = (flags & WRITE_CACHE) !== 0;
+    const killSuidgid = (flags & WRITE_KILL_SUIDGID) !== 0;
     this.#turnBytes += size;
     const answer = this.#fs.write(
       ino,
@@ -984,13 +1007,20 @@ export class Session {
       this.#u64(12),
       this.#in8.subarray(WRITE_DATA, WRITE_DATA + size),
       {
-        killSuidgid: (flags & WRITE_KILL_SUIDGID) !== 0,
+        killSuidgid,
         fromCache,
         append: !fromCache && (this.#u32(18) & O_APPEND) !== 0,
       },
     );
-    if (answer instanceof Promise) this.#later(answer, this.#written);
-    else this.#written(answer);
+    if (answer instanceof Promise) {
+      this.#later(answer, (count) => {
+        this.#written(count);
+        if (killSuidgid) this.#killsSuidgid(ino);
+      });
+      return;
+    }
+    this.#written(answer);
+    if (killSuidgid) this.#killsSuidgid(ino);
   }
 
   #copyRange(ino: number, op: number): void {
@@ -1019,6 +1049,25 @@ export class Session {
       pid: this.#u32(19),
       flock: (this.#u32(20) & LK_FLOCK) !== 0,
     };
+  }
+
+  #setLock(ino: number, wait: boolean): void {
+    const fs = this.#fs;
+    const fh = this.#u64(10);
+    const lock = this.#lock();
+    const controller = new AbortController();
+    const answer = fs.setlk?.(ino, fh, lock, wait, controller.signal);
+    if (!(answer instanceof Promise)) {
+      this.#send(0);
+      return;
+    }
+    // Got after all by a caller that was told EINTR: given back.
+    const undo = () => {
+      if (lock.type === "unlock") return;
+      const undone = fs.setlk?.(ino, fh, { ...lock, type: "unlock" }, false, new AbortController().signal);
+      if (undone instanceof Promise) undone.catch((error) => this.#options.onError(error, "SETLK", ino));
+    };
+    this.#later(answer, this.#sendEmpty, undo, wait ? controller : undefined);
   }
 
   #openDirectory(ino: number): void {

@@ -271,6 +271,8 @@ export class LocalBackend implements Backend, FsFull, FsXattr {
       const temp = `${TEMP_PREFIX}${this.#random.uuid()}`;
       const file = await openAt(place.folder, temp, O_RDWR | O_CREAT | O_EXCL, options.mode ?? 0o644, path);
       this.#unfinished.add(temp);
+      // A mode that was asked for is meant: the umask applies to the default only.
+      if (options.mode !== undefined) await chmodAt(place.folder, temp, options.mode & 0o7777, path);
       let moved = false;
       const end = () => {
         file[Symbol.dispose]();
@@ -523,6 +525,7 @@ export class LocalBackend implements Backend, FsFull, FsXattr {
       if (path === "/") throw failure("already_exists", "mkdir", path);
       using place = await this.#place("mkdir", path);
       await mkdirAt(place.folder, place.name, (options.mode ?? 0o755) & 0o7777, path);
+      if (options.mode !== undefined) await chmodAt(place.folder, place.name, options.mode & 0o7777, path);
       return await this.#statPlace(place, path);
     });
   }
@@ -750,8 +753,8 @@ function reword(error: unknown, operation: string, path: string): FsError {
     ? "directory_not_empty"
     : failed.code;
   const { errno } = failed.details;
-  if (errno === undefined) return failed;
-  return failure(code, operation, path, { errno, cause: failed });
+  if (errno === undefined || errno === Errno.ENODATA) return failed;
+  return failure(code, operation, path, code === failed.code ? { errno, cause: failed } : { cause: failed });
 }
 
 /** Opens the folder. Throws unavailable when it is missing. */

@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import type * as Sdk from "@aws-sdk/client-s3";
 import { FsError, type FsErrorCode, toFsError } from "../../core/fs/error.ts";
 import { type Clock, systemClock } from "../../core/platform/clock.ts";
+import { type HttpClient, openHttpClient } from "../../core/platform/http_client.ts";
 
 export interface S3Settings {
   readonly bucket: string;
@@ -36,6 +37,8 @@ export interface S3Settings {
   readonly partSize?: number;
   /** Parts in flight in one upload. With `partSize` this bounds its memory. @default 4 */
   readonly parallelParts?: number;
+  /** Objects on one page of a listing, 1..1000. @default 1000 */
+  readonly pageSize?: number;
   readonly clock?: Clock;
 }
 
@@ -105,8 +108,9 @@ export class S3Connection {
   readonly endpoint: string;
   readonly partSize: number;
   readonly parallelParts: number;
+  readonly pageSize: number;
   readonly #clock: Clock;
-  #opened: Promise<{ client: Sdk.S3Client; sdk: S3Sdk }> | undefined;
+  #opened: Promise<{ client: Sdk.S3Client; sdk: S3Sdk; http: HttpClient }> | undefined;
   #bucketSeen = false;
 
   constructor(settings: S3Settings) {
@@ -125,6 +129,7 @@ export class S3Connection {
     this.endpoint = settings.endpoint ?? "Amazon S3";
     this.partSize = Math.max(5 * MIB, settings.partSize ?? 8 * MIB);
     this.parallelParts = Math.max(1, settings.parallelParts ?? 4);
+    this.pageSize = settings.pageSize ?? 1000;
     this.#clock = settings.clock ?? systemClock;
   }
 
@@ -132,7 +137,7 @@ export class S3Connection {
     return this.settings.section ?? "[tiers.s3]";
   }
 
-  #open(): Promise<{ client: Sdk.S3Client; sdk: S3Sdk }> {
+  #open(): Promise<{ client: Sdk.S3Client; sdk: S3Sdk; http: HttpClient }> {
     this.#opened ??= this.#load().catch((error) => {
       this.#opened = undefined;
       throw error;
@@ -140,18 +145,27 @@ export class S3Connection {
     return this.#opened;
   }
 
-  async #load(): Promise<{ client: Sdk.S3Client; sdk: S3Sdk }> {
-    const sdk = await import("@aws-sdk/client-s3");
+  async #load(): Promise<{ client: Sdk.S3Client; sdk: S3Sdk; http: HttpClient }> {
+    const [sdk, { FetchHttpHandler }] = await Promise.all([
+      import("@aws-sdk/client-s3"),
+      import("@smithy/fetch-http-handler"),
+    ]);
+    const http = openHttpClient();
     const s = this.settings;
     const region = s.region ?? (s.endpoint === undefined ? undefined : "us-east-1");
     const client = new sdk.S3Client({
       forcePathStyle: s.forcePathStyle ?? s.endpoint !== undefined,
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
-      // With it, a PUT of some MiB hangs for ever in Deno's node:http.
+      // With it, a PUT of some MiB hangs for ever in Deno.
       expectContinueHeader: false,
       maxAttempts: s.maxAttempts ?? 2,
-      requestHandler: { connectionTimeout: s.connectTimeoutMs ?? 5000, httpAgent: { maxSockets: 64, keepAlive: true } },
+      // Not node:http, the SDK's own choice: in Deno a connection that breaks while a body is read is an uncaught error
+      // there, which ends the process.
+      requestHandler: new FetchHttpHandler({
+        customFetch: (input, init) => http.fetch(new Request(input, init)),
+        requestInit: () => ({ redirect: "manual" }),
+      }),
       ...(region === undefined ? {} : { region }),
       ...(s.endpoint === undefined ? {} : { endpoint: s.endpoint }),
       ...(s.profile === undefined ? {} : { profile: s.profile }),
@@ -159,7 +173,7 @@ export class S3Connection {
         ? {}
         : { credentials: { accessKeyId: s.accessKeyId, secretAccessKey: s.secretAccessKey } }),
     });
-    return { client, sdk };
+    return { client, sdk, http };
   }
 
   /** Milliseconds a request with so many bytes may take without being taken for dead. */
@@ -309,6 +323,9 @@ export class S3Connection {
   async close(): Promise<void> {
     const opened = this.#opened;
     this.#opened = undefined;
-    if (opened !== undefined) (await opened).client.destroy();
+    if (opened === undefined) return;
+    const { client, http } = await opened;
+    client.destroy();
+    http.close();
   }
 }

@@ -170,6 +170,7 @@ export class S3ObjectStore implements ObjectStore {
           new sdk.ListObjectsV2Command({
             Bucket: connection.bucket,
             Prefix: this.#key(prefix),
+            MaxKeys: connection.pageSize,
             ...(startAfter === undefined ? {} : { StartAfter: startAfter }),
           }),
           { abortSignal: signal },

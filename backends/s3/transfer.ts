@@ -4,9 +4,10 @@
  * lib-storage's Upload is not used: it has no deadline for a part, can't mix uploaded and server-side copied parts (append
  * needs that), and may leave parts when it is aborted while some are in flight.
  */
-import type { CompletedPart } from "@aws-sdk/client-s3";
+import type { CompletedPart, GetObjectCommandOutput } from "@aws-sdk/client-s3";
+import { hasCode } from "../../core/fs/error.ts";
 import { shortObject } from "../../core/fs/object_store.ts";
-import { contentMd5, MIB, type S3Connection } from "./connection.ts";
+import { contentMd5, MIB, type S3Connection, statusOf } from "./connection.ts";
 
 /** Most parts of one upload (S3 limit 10,000). */
 const MAX_PARTS = 10_000;
@@ -22,12 +23,16 @@ export interface PutConditions {
   readonly etag?: string | undefined;
 }
 
-function conditionHeaders(conditions: PutConditions): { IfNoneMatch?: string; IfMatch?: string } {
+/** The precondition headers; an ETag with its quotes or without. */
+function conditionHeaders(
+  conditions: PutConditions,
+  etag = conditions.etag,
+): { IfNoneMatch?: string; IfMatch?: string } {
   if (conditions.absent) return { IfNoneMatch: "*" };
-  return conditions.etag === undefined ? {} : { IfMatch: conditions.etag };
+  return etag === undefined ? {} : { IfMatch: etag };
 }
 
-/** One PUT of a whole object. `key` is the full key in the bucket. */
+/** One PUT of a whole object. `key` is the full key in the bucket. Throws conflict when the conditions are not met. */
 export async function putWhole(
   connection: S3Connection,
   key: string,
@@ -35,18 +40,30 @@ export async function putWhole(
   signal: AbortSignal | undefined,
   conditions: PutConditions = {},
 ): Promise<void> {
-  await connection.call("put", key, bytes.length, signal, ({ client, sdk, signal }) =>
-    client.send(
-      new sdk.PutObjectCommand({
-        Bucket: connection.bucket,
-        Key: key,
-        Body: bytes,
-        ContentLength: bytes.length,
-        ContentMD5: contentMd5(bytes),
-        ...conditionHeaders(conditions),
-      }),
-      { abortSignal: signal },
-    ));
+  const put = (etag?: string) =>
+    connection.call("put", key, bytes.length, signal, ({ client, sdk, signal }) =>
+      client.send(
+        new sdk.PutObjectCommand({
+          Bucket: connection.bucket,
+          Key: key,
+          Body: bytes,
+          ContentLength: bytes.length,
+          ContentMD5: contentMd5(bytes),
+          ...conditionHeaders(conditions, etag),
+        }),
+        { abortSignal: signal },
+      ));
+  if (conditions.etag === undefined) {
+    await put();
+    return;
+  }
+  try {
+    // Ceph compares If-Match of a PUT letter by letter with the ETag without quotes; others take both spellings.
+    await put(conditions.etag.replaceAll('"', ""));
+  } catch (error) {
+    if (!hasCode(error, "conflict")) throw error;
+    await put(conditions.etag);
+  }
 }
 
 /** An upload in parts. At most `parallelParts` are in flight: `part` waits for room. End it with `complete` or `abort`. */
@@ -128,8 +145,8 @@ export class PartedUpload {
     );
   }
 
-  /** Queues bytes [start, end) of another object, copied by the server. At least MIN_PART unless last. */
-  async copy(from: string, start: number, end: number): Promise<void> {
+  /** Queues bytes [start, end) of another object (of that version), copied by the server. At least MIN_PART unless last. */
+  async copy(from: string, start: number, end: number, etag?: string): Promise<void> {
     const pieces = Math.max(1, Math.ceil((end - start) / COPY_PIECE));
     // Equal pieces: a rest of some bytes would be below S3's smallest part.
     const piece = Math.ceil((end - start) / pieces);
@@ -145,6 +162,7 @@ export class PartedUpload {
               PartNumber: part,
               CopySource: copySource(this.#connection.bucket, from),
               CopySourceRange: `bytes=${at}-${last}`,
+              ...(etag === undefined ? {} : { CopySourceIfMatch: etag }),
             }),
             { abortSignal: signal },
           );
@@ -233,9 +251,9 @@ export class ObjectSink {
   }
 
   /** Begins with bytes of an existing object, copied by the server. Only as the first thing, of MIN_PART or more. */
-  async beginWithCopy(from: string, length: number): Promise<void> {
+  async beginWithCopy(from: string, length: number, etag: string | undefined): Promise<void> {
     this.#upload = await PartedUpload.begin(this.#connection, this.#key, this.#signal);
-    await this.#upload.copy(from, 0, length);
+    await this.#upload.copy(from, 0, length, etag);
     this.#size += length;
   }
 
@@ -306,6 +324,8 @@ export interface RangeRequest {
   readonly offset?: number;
   /** 1 or more. @default to the end */
   readonly length?: number | undefined;
+  /** Fewer bytes, down to none, when the object ends before. @default false: that is `corrupt` */
+  readonly short?: boolean;
   /** Only from the version with this ETag; `conflict` when it was replaced. */
   readonly etag?: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -323,24 +343,31 @@ export function getRange(
     ? (offset === 0 ? undefined : `bytes=${offset}-`)
     : `bytes=${offset}-${offset + length - 1}`;
   return connection.call("get", key, length ?? 0, request.signal, async ({ client, sdk, signal, alive }) => {
-    const answer = await client.send(
-      new sdk.GetObjectCommand({
-        Bucket: connection.bucket,
-        Key: key,
-        ...(range === undefined ? {} : { Range: range }),
-        ...(etag === undefined ? {} : { IfMatch: etag }),
-      }),
-      { abortSignal: signal },
-    );
+    let answer: GetObjectCommandOutput;
+    try {
+      answer = await client.send(
+        new sdk.GetObjectCommand({
+          Bucket: connection.bucket,
+          Key: key,
+          ...(range === undefined ? {} : { Range: range }),
+          ...(etag === undefined ? {} : { IfMatch: etag }),
+        }),
+        { abortSignal: signal },
+      );
+    } catch (error) {
+      // 416: nothing of the object is at or after the offset.
+      if (request.short && statusOf(error) === 416) return new Uint8Array(0);
+      throw error;
+    }
     const body = asBody(answer.Body);
     const destroy = () => body.destroy?.();
     signal.addEventListener("abort", destroy, { once: true });
     const total = Number(/\/(\d+)$/.exec(answer.ContentRange ?? "")?.[1] ?? answer.ContentLength);
-    if (length !== undefined && total < offset + length) {
+    if (length !== undefined && total < offset + length && !request.short) {
       destroy();
       throw shortObject(key, total, offset + length);
     }
-    const out = new Uint8Array(length ?? total - offset);
+    const out = new Uint8Array(Math.max(0, Math.min(length ?? Infinity, total - offset)));
     let done = 0;
     for await (const chunk of body) {
       alive();

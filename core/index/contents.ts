@@ -190,7 +190,8 @@ export class Contents {
   }
 
   #unrefChunks(chunks: Iterable<ChunkRef>, now: number): void {
-    for (const { hash } of chunks) {
+    for (const { hash, length } of chunks) {
+      if (isZeroChunk(hash, length)) continue;
       this.#sql.run(
         "UPDATE chunks SET refs = refs - 1, born = CASE WHEN refs = 1 THEN ? ELSE born END WHERE hash = ?",
         now,
@@ -202,9 +203,11 @@ export class Contents {
   /**
    * One step of garbage collection, bounded by `limit` contents and segments: forgets what nothing has referred to since
    * `before` (milliseconds). Runs inside one transaction with all checks, so a writer that has just reused a chunk
-   * either sees it and keeps it, or is told that it is missing. Returns how much was let go.
+   * either sees it and keeps it, or is told that it is missing. What loses its last reference here was perhaps just
+   * found stored by a writer that refers to it next: it gets the whole grace time from `now` on. Returns how much was
+   * let go (`contents`: with segments).
    */
-  collect(before: number, limit: number): { contents: number; chunks: number; bytes: number } {
+  collect(before: number, limit: number, now: number): { contents: number; chunks: number; bytes: number } {
     const dead = this.#sql.rows(
       "SELECT id, manifest FROM contents WHERE dead_since IS NOT NULL AND dead_since < ? AND refs = 0 LIMIT ?",
       before,
@@ -212,10 +215,10 @@ export class Contents {
     );
     for (const row of dead) {
       const view = decodeManifest(row[1] as Uint8Array);
-      if (view.kind === "chunks") this.#unrefChunks(view.chunksInSync(0, view.size) ?? [], before - 1);
+      if (view.kind === "chunks") this.#unrefChunks(view.chunksInSync(0, view.size) ?? [], now);
       else {
         for (const { hash } of view.segments()) {
-          this.#sql.run("UPDATE segments SET refs = refs - 1, born = ? WHERE hash = ?", before - 1, hash);
+          this.#sql.run("UPDATE segments SET refs = refs - 1, born = ? WHERE hash = ?", now, hash);
         }
       }
       this.#sql.run("DELETE FROM content_packs WHERE content_id = ?", row[0] as number);
@@ -223,7 +226,7 @@ export class Contents {
     }
     const segments = this.#sql.rows("SELECT id, blob FROM segments WHERE refs = 0 AND born < ? LIMIT ?", before, limit);
     for (const row of segments) {
-      this.#unrefChunks(chunkList(row[1] as Uint8Array), before - 1);
+      this.#unrefChunks(chunkList(row[1] as Uint8Array), now);
       this.#sql.run("DELETE FROM segments WHERE id = ?", row[0] as number);
     }
     let bytes = 0;
@@ -237,6 +240,6 @@ export class Contents {
       this.#sql.run("DELETE FROM chunks WHERE hash = ?", row[0] as Uint8Array);
       this.#sql.run("UPDATE packs SET live_bytes = live_bytes - ? WHERE id = ?", row[2] as number, row[1] as number);
     }
-    return { contents: dead.length, chunks: chunks.length, bytes };
+    return { contents: dead.length + segments.length, chunks: chunks.length, bytes };
   }
 }

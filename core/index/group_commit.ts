@@ -5,7 +5,7 @@
  *
  * Order kept for a power cut: pack bytes -> COMMIT (SQLite WAL mode, synchronous=NORMAL) -> fdatasync of the `-wal` file.
  */
-import { toFsError } from "../fs/error.ts";
+import { FsError, toFsError } from "../fs/error.ts";
 import type { Database } from "../platform/sqlite.ts";
 
 export interface CommitHooks {
@@ -69,10 +69,15 @@ export class GroupCommit {
     try {
       value = change();
     } catch (error) {
-      this.#db.exec("ROLLBACK TO one");
-      this.#db.exec("RELEASE one");
-      this.#kick();
-      throw error;
+      if (this.#db.isTransaction) {
+        this.#db.exec("ROLLBACK TO one");
+        this.#db.exec("RELEASE one");
+        this.#kick();
+      } else {
+        // A full disk or an I/O error made SQLite roll back the whole group by itself.
+        this.#abandon(sqlError(error), [], false);
+      }
+      throw error instanceof FsError ? error : sqlError(error);
     }
     this.#db.exec("RELEASE one");
     const durable = new Promise<void>((resolve, reject) => this.#waiters.push({ resolve, reject }));
@@ -94,6 +99,7 @@ export class GroupCommit {
     while (this.#open) {
       let openGate: () => void = () => {};
       let batch: Waiter[] = [];
+      let committed = false;
       try {
         if (this.#hooks.hasUnsyncedData()) await this.#hooks.syncData();
         if (this.#hooks.hasUnsyncedData()) {
@@ -104,32 +110,39 @@ export class GroupCommit {
         batch = this.#waiters;
         this.#waiters = [];
         this.#db.exec("COMMIT");
+        committed = true;
         this.#open = false;
         this.#gate = null;
         openGate();
         await this.#hooks.syncLog();
         for (const waiter of batch) waiter.resolve();
       } catch (error) {
-        this.#abandon(toFsError(error, { operation: "commit" }), batch);
+        this.#abandon(sqlError(error), batch, committed);
         this.#gate = null;
         openGate();
       }
     }
   }
 
-  #abandon(error: Error, batch: Waiter[]): void {
+  /** Nothing of the open group stays. `committed`: the batch is in the log, which could not be put on the disk. */
+  #abandon(cause: FsError, batch: Waiter[], committed: boolean): void {
+    const error = committed
+      // The log can't be trusted any more: Linux reports a failed fsync only once and then forgets the bytes.
+      ? new FsError(
+        "unavailable",
+        `the index could not be put on the disk: ${cause.message}; check the disk, restart`,
+        {
+          operation: "commit",
+          cause,
+        },
+      )
+      : cause;
     const waiting = [...batch, ...this.#waiters];
     this.#waiters = [];
+    if (committed) this.#failed = error;
     if (this.#open) {
       this.#open = false;
-      try {
-        this.#db.exec("ROLLBACK");
-      } catch {
-        // SQLite has already rolled back by itself (full disk, I/O error).
-      }
-    } else {
-      // Committed but perhaps not on the disk: the log can't be trusted any more (fsync reports an error only once).
-      this.#failed = error;
+      if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
     }
     for (const waiter of waiting) waiter.reject(error);
     this.#hooks.rolledBack(error);
@@ -142,4 +155,16 @@ export class GroupCommit {
       await durable;
     }
   }
+}
+
+/** What SQLite throws, by its meaning. */
+function sqlError(error: unknown): FsError {
+  const cause = toFsError(error, { operation: "commit" });
+  if (cause.code === "internal" && /disk is full/.test(cause.message)) {
+    return new FsError("no_space", "the disk of the index is full: free some room in the state folder", {
+      operation: "commit",
+      cause,
+    });
+  }
+  return cause;
 }

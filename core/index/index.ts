@@ -15,6 +15,8 @@ export interface ApplyRequest {
   readonly device: number;
   /** The device's own ascending number of this request, 0: none. The same number is never applied twice. */
   readonly request: number;
+  /** The device's request before this one must have been seen; else `unavailable`. 0 or left out: no check. */
+  readonly previous?: number;
   /** Manifest blobs of the contents that the operations refer to. Their segments and chunks are stored already. */
   readonly manifests: readonly Uint8Array[];
   readonly ops: readonly Op[];

@@ -34,6 +34,9 @@ export interface WalEntry {
   readonly created: number;
 }
 
+/** Accesses longer ago than this, milliseconds, don't count for a pack's frequency. */
+export const HITS_FADE_MS = 30 * 86_400_000;
+
 const PACK_COLUMNS = "id, name, state, bytes, live_bytes, tiers, created, last_access, hits";
 const WAL_COLUMNS =
   "w.id, w.tier, w.op, w.pack_id, coalesce(w.object, p.name), coalesce(p.bytes, w.bytes), w.attempts, w.not_before, w.last_error, w.created";
@@ -150,10 +153,13 @@ export class Packs {
   }
   /** One statement, so that two replicators never lose each other's bit. */
   addTier(id: number, bit: number): void {
-    this.#sql.run("UPDATE packs SET tiers = tiers | ? WHERE id = ?", bit, id);
+    // A dead pack is being deleted everywhere: a copy that arrives late must not keep its row alive.
+    this.#sql.run("UPDATE packs SET tiers = tiers | ? WHERE id = ? AND state <> ?", bit, id, PACK_DEAD);
   }
   /** Takes the tier's bit away if every tier of `needed` is confirmed to hold the pack; false: it stays. */
   dropTier(id: number, bit: number, needed: number): boolean {
+    // Nothing needed would mean that the last copy may go.
+    if ((needed & ~bit) === 0) return false;
     return this.#sql.run(
       "UPDATE packs SET tiers = tiers & ~? WHERE id = ? AND state = ? AND (tiers & ?) = ? AND (tiers & ?) <> 0",
       bit,
@@ -169,8 +175,16 @@ export class Packs {
     this.#sql.run("UPDATE packs SET tiers = tiers & ~? WHERE id = ?", bit, id);
     if (again) this.#enqueue(bit, "put", id, null, 0, now);
   }
+  /** Counts accesses. Earlier ones fade linearly: after 30 days without any they count nothing. */
   touch(id: number, now: number, hits: number): void {
-    this.#sql.run("UPDATE packs SET last_access = ?, hits = hits + ? WHERE id = ?", now, hits, id);
+    this.#sql.run(
+      `UPDATE packs SET hits = CAST(hits * max(0, 1 - max(0, ? - last_access) / ${HITS_FADE_MS}.0) AS INTEGER) + ?,
+         last_access = ? WHERE id = ?`,
+      now,
+      hits,
+      now,
+      id,
+    );
   }
   /** Bytes on the tier. */
   bytesOn(bit: number): number {
@@ -180,6 +194,7 @@ export class Packs {
   }
   /** Sealed packs that may leave the tier: all of `needed` hold them. */
   evictable(bit: number, needed: number): PackInfo[] {
+    if ((needed & ~bit) === 0) return [];
     return this.#sql.rows(
       `SELECT ${PACK_COLUMNS} FROM packs WHERE state = ? AND tiers & ? <> 0 AND (tiers & ?) = ?`,
       PACK_SEALED,
@@ -251,9 +266,12 @@ export class Packs {
       : this.#sql.run("UPDATE wal SET not_before = 0 WHERE id = ?", id);
   }
   /** The pack arrived on the tier and was confirmed there: the bit and the end of the work, in one transaction. */
-  putDone(entry: WalEntry): void {
+  putDone(entry: WalEntry, now: number): void {
     this.#sql.run("DELETE FROM wal WHERE id = ?", entry.id);
     this.addTier(entry.packId, entry.tier);
+    // It died while it was on its way: what arrived has to go again, even if its deletion was done before.
+    const pack = this.get(entry.packId);
+    if (pack?.state === PACK_DEAD) this.#enqueue(entry.tier, "delete", pack.id, pack.name, pack.bytes, now);
   }
   /** The dead pack is gone from the tier; with the last tier its row goes too. */
   deleteDone(entry: WalEntry): void {

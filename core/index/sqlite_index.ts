@@ -178,6 +178,12 @@ export class SqliteIndex implements Index {
     let changes: Change[] = [];
     const written = await this.#group.write((): ApplyResult | FsError => {
       if (request.request > 0 && request.request <= this.#lastRequest(request.device)) return this.#repeated(request);
+      if (request.previous !== undefined && request.previous > this.#lastRequest(request.device)) {
+        throw new FsError(
+          "unavailable",
+          `request ${request.request} came before request ${request.previous}; send both again`,
+        );
+      }
       this.#sql.exec("SAVEPOINT request");
       this.#pending = [];
       this.#seen = new Set();
@@ -195,8 +201,7 @@ export class SqliteIndex implements Index {
         }
         return { done, stats, seq: this.#seq, repeated: false };
       } catch (error) {
-        this.#sql.exec("ROLLBACK TO request");
-        this.#sql.exec("RELEASE request");
+        this.#sql.undo("request");
         changes = [];
         if (!(error instanceof FsError) || request.request === 0) throw error;
         if (error.code === "conflict" && error.details.operation === "add content") throw error;
@@ -298,7 +303,7 @@ export class SqliteIndex implements Index {
     limit: number,
   ): Promise<{ contents: number; chunks: number; bytes: number; packs: number }> {
     const written = await this.#group.write(() => {
-      const collected = this.#contents.collect(before, limit);
+      const collected = this.#contents.collect(before, limit, this.#now());
       const bits = [this.#options.hotBit, ...this.#options.targets];
       const packs = collected.contents + collected.chunks > 0 ? this.#packs.buryEmpty(bits, this.#now()) : 0;
       return { ...collected, packs };
@@ -399,7 +404,7 @@ export class SqliteIndex implements Index {
     return (await this.#group.write(() => this.#packs.walRetry(id))).value;
   }
   putDone(entry: WalEntry): Promise<Written<void>> {
-    return this.#group.write(() => this.#packs.putDone(entry));
+    return this.#group.write(() => this.#packs.putDone(entry, this.#now()));
   }
   deleteDone(entry: WalEntry): Promise<Written<void>> {
     return this.#group.write(() => this.#packs.deleteDone(entry));

@@ -39,4 +39,10 @@ export class Statements {
   exec(text: string): void {
     this.#db.exec(text);
   }
+  /** Takes back all since the savepoint and ends it. SQLite may have rolled back everything by itself already. */
+  undo(savepoint: string): void {
+    if (!this.#db.isTransaction) return;
+    this.#db.exec(`ROLLBACK TO ${savepoint}`);
+    this.#db.exec(`RELEASE ${savepoint}`);
+  }
 }

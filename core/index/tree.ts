@@ -225,14 +225,15 @@ export class Tree {
 
   /** An inode number of the server's own range (below INO_STRIDE). */
   allotIno(): number {
+    const kept = Number(this.#sql.row("SELECT value FROM meta WHERE key = 'last_ino'")?.[0] ?? 0);
     if (this.#lastIno === 0) {
       const row = this.#sql.row("SELECT max(ino) FROM nodes WHERE ino < ?", INO_STRIDE);
-      const kept = this.#sql.row("SELECT value FROM meta WHERE key = 'last_ino'");
-      this.#lastIno = Math.max(ROOT_INO, (row?.[0] as number | null) ?? 0, kept === undefined ? 0 : Number(kept[0]));
+      this.#lastIno = Math.max(ROOT_INO, (row?.[0] as number | null) ?? 0, kept);
     }
     this.#lastIno++;
-    // Numbers are handed out once for ever: a journal elsewhere may still speak of a removed node. Reserve in strides.
-    if (this.#lastIno % 1024 === 2 || this.#sql.row("SELECT 1 FROM meta WHERE key = 'last_ino'") === undefined) {
+    // Numbers are handed out once for ever: a journal elsewhere may still speak of a removed node. Reserved in strides,
+    // and looked up each time, because the reservation may have been rolled back.
+    if (this.#lastIno > kept) {
       this.#sql.run(
         "INSERT INTO meta(key, value) VALUES('last_ino', ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
         String(this.#lastIno + 1024),
@@ -474,7 +475,9 @@ export class Tree {
       });
     }
     if (op.baseContent !== undefined && op.baseContent !== node.content && op.content !== node.content) {
-      throw new FsError("conflict", "the file's content was changed by somebody else meanwhile", { operation: "write" });
+      throw new FsError("conflict", "the file's content was changed by somebody else meanwhile", {
+        operation: "write",
+      });
     }
     if (op.content !== null) this.#events.contentRef(op.content, 1);
     if (node.content !== null) this.#events.contentRef(node.content, -1);

@@ -65,6 +65,8 @@ export interface Outgoing {
 export interface DeliveryHooks {
   /** The server applied it; `stats` are the nodes as they are there now. */
   visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
+  /** Puts what the replica knows into its database. */
+  keep(): void;
   /** It is on the server's disk: its local bytes may go. */
   delivered(outgoing: Outgoing): void;
   /** The server refuses it: what to send instead, null: nothing. Other records may be changed too (same inode numbers stay). */
@@ -80,10 +82,23 @@ export class Delivery {
   readonly #hooks: DeliveryHooks;
   readonly #clock: Clock;
   #queue: Outgoing[] = [];
+  /** Durable on the server, not yet let go of here. */
+  #finished: Outgoing[] = [];
+  #cancelRetire: (() => void) | null = null;
+  /** Everything before this place in the queue has been sent. */
+  #cursor = 0;
+  #refusals = 0;
+  /** The highest request the server has answered for good, and the one that was sent last. */
+  #answeredUpTo = 0;
+  #lastSent = 0;
+  #pendingBytes = 0;
+  #durableUpTo = 0;
   #nextRequest: number;
   #up = false;
   #generation = 0;
   #running = false;
+  /** Something came while the loop ran. */
+  #again = false;
   #inFlight = 0;
   #stopped = false;
   #idle: PromiseWithResolvers<void> | null = null;
@@ -111,9 +126,7 @@ export class Delivery {
     return this.#nextRequest++;
   }
   get pending(): { records: number; bytes: number } {
-    let bytes = 0;
-    for (const out of this.#queue) bytes += out.layer?.extents.total ?? 0;
-    return { records: this.#queue.length, bytes };
+    return { records: this.#queue.length, bytes: this.#pendingBytes };
   }
   list(): readonly Outgoing[] {
     return this.#queue;
@@ -134,6 +147,7 @@ export class Delivery {
     out.visible.promise.catch(() => {});
     out.durable.promise.catch(() => {});
     this.#queue.push(out);
+    this.#pendingBytes += weight(out);
     this.#kick();
     return out;
   }
@@ -147,8 +161,15 @@ export class Delivery {
       if (out.state === "refused") continue;
       out.state = out.request <= lastRequest && out.state === "visible" ? "visible" : "queued";
     }
+    this.#rewind(lastRequest);
     this.#up = true;
     this.#kick();
+  }
+  /** Sending begins again with the first record that is not visible. */
+  #rewind(answeredUpTo = this.#answeredUpTo): void {
+    this.#answeredUpTo = answeredUpTo;
+    this.#lastSent = answeredUpTo;
+    this.#cursor = 0;
   }
   down(): void {
     this.#up = false;
@@ -156,16 +177,42 @@ export class Delivery {
   }
   /** The server has these on its disk. */
   durable(request: number): void {
-    while (this.#queue.length > 0) {
-      const out = this.#queue[0];
-      if (out === undefined || out.request > request || out.state !== "visible") break;
-      this.#queue.shift();
-      this.#finish(out);
+    this.#durableUpTo = Math.max(this.#durableUpTo, request);
+    this.#shift();
+  }
+  #shift(): void {
+    let done = 0;
+    for (const out of this.#queue) {
+      if (out.request > this.#durableUpTo || out.state !== "visible") break;
+      done++;
     }
-    if (this.#queue.length === 0) {
-      this.#idle?.resolve();
+    if (done === 0) return;
+    const finished = this.#queue.splice(0, done);
+    this.#cursor = Math.max(0, this.#cursor - done);
+    for (const out of finished) {
+      this.#pendingBytes -= weight(out);
+      this.#finished.push(out);
+      out.durable.resolve();
+    }
+    if (this.#queue.length === 0 && this.#idle !== null) {
+      this.#retire();
+      this.#idle.resolve();
       this.#idle = null;
-    }
+    } else this.#cancelRetire ??= this.#clock.after(50, () => this.#retire(), true);
+  }
+  /**
+   * Lets go of delivered records: what they did is kept in the replica first, then the journal is told that they need not
+   * be done again, then their bytes go. A crash at any point leaves either the record or its effect.
+   */
+  #retire(): void {
+    this.#cancelRetire?.();
+    this.#cancelRetire = null;
+    const last = this.#finished.at(-1);
+    if (last === undefined) return;
+    this.#hooks.keep();
+    this.#journal.acknowledge(last.request);
+    for (const out of this.#finished) this.#finish(out);
+    this.#finished = [];
   }
   #finish(out: Outgoing): void {
     this.#hooks.delivered(out);
@@ -176,22 +223,32 @@ export class Delivery {
 
   /** Resolves when everything added so far was delivered. */
   drained(): Promise<void> {
-    if (this.#queue.length === 0) return Promise.resolve();
+    if (this.#queue.length === 0) {
+      this.#retire();
+      return Promise.resolve();
+    }
     this.#idle ??= Promise.withResolvers();
     return this.#idle.promise;
   }
   stop(): void {
+    this.#retire();
     this.#stopped = true;
     this.down();
   }
 
   #kick(): void {
-    if (this.#running || !this.#up || this.#stopped) return;
+    if (!this.#up || this.#stopped) return;
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
     this.#running = true;
+    this.#again = false;
     this.#run().catch((error) => {
       this.#hooks.log(`delivery: ${toFsError(error).message}`);
     }).finally(() => {
       this.#running = false;
+      if (this.#again) this.#kick();
     });
   }
 
@@ -199,12 +256,13 @@ export class Delivery {
     // What is journaled in this turn of the event loop goes out together.
     await Promise.resolve();
     while (this.#up && !this.#stopped) {
-      if (this.#queue.some((out) => out.state === "refused")) {
+      if (this.#refusals > 0) {
         if (this.#inFlight > 0) return;
         await this.#settle();
         continue;
       }
-      const next = this.#queue.find((out) => out.state === "queued");
+      while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
+      const next = this.#queue[this.#cursor];
       if (next === undefined || this.#inFlight >= IN_FLIGHT) return;
       const generation = this.#generation;
       try {
@@ -222,6 +280,8 @@ export class Delivery {
   #send(out: Outgoing, generation: number): void {
     out.state = "sent";
     this.#inFlight++;
+    const previous = this.#lastSent;
+    this.#lastSent = out.request;
     const { prepared, data } = out;
     const ops: Op[] = [...out.ops];
     if (prepared !== null && data !== null) {
@@ -237,6 +297,7 @@ export class Delivery {
     }
     this.#link.call("apply", {
       request: out.request,
+      previous,
       chunks: prepared?.chunks ?? [],
       manifests: prepared?.manifests ?? [],
       ops,
@@ -252,8 +313,11 @@ export class Delivery {
   #answered(out: Outgoing, applied: Applied): void {
     this.#inFlight--;
     out.state = "visible";
+    this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
     this.#hooks.visible(out, applied.stats, applied.seq);
     out.visible.resolve();
+    // The news of durability may have come first.
+    if (out.request <= this.#durableUpTo) this.#shift();
     this.#kick();
   }
   #refused(out: Outgoing, error: FsError): void {
@@ -264,14 +328,16 @@ export class Delivery {
       this.#later();
       return;
     }
-    if (error.code === "conflict" && out.prepared !== null && /send it again/.test(error.message)) {
-      // The server no longer has a chunk we did not send: offer them all anew.
+    if (error.code === "conflict" && /send it again/.test(error.message)) {
+      // Out of turn, or the server no longer has a chunk we did not send: offer everything anew.
       out.prepared = null;
       out.state = "queued";
-      this.#kick();
+      this.#later();
       return;
     }
     out.state = "refused";
+    this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
+    this.#refusals++;
     out.error = error;
     this.#kick();
   }
@@ -283,6 +349,7 @@ export class Delivery {
       for (const out of this.#queue) if (out.state === "sent") out.state = "queued";
       this.#generation++;
       this.#inFlight = 0;
+      this.#rewind();
       this.#up = true;
       this.#kick();
     }, true);
@@ -326,10 +393,15 @@ export class Delivery {
       keep.map((out) => ({ record: { request: out.request, ops: out.ops, data: out.data }, place: out.place })),
     );
     this.#queue = keep;
+    this.#rewind();
+    this.#refusals = 0;
     // The replacing record must stay as long as the journal has the replaced ones.
     void this.drained().then(() => this.#journal.release(place.file));
     await this.#journal.sync();
-    for (const out of given) this.#finish(out);
+    for (const out of given) {
+      this.#pendingBytes -= weight(out);
+      this.#finish(out);
+    }
   }
 
   // --- contents ---
@@ -418,6 +490,8 @@ export class Delivery {
     }, { highWaterMark: 2 });
   }
 }
+
+const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
 
 /** Should the same be tried again later? */
 function isPassing(error: FsError): boolean {

@@ -132,6 +132,10 @@ export class Journal {
       journal.#lastRequest = Math.max(journal.#lastRequest, lastBefore(file));
       for (const found of scan(file)) {
         journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
+        if (found.delivered > 0) {
+          while (records[0] !== undefined && records[0].record.request <= found.delivered) records.shift();
+          continue;
+        }
         if (found.instead === null) {
           records.push({ record: found.record, place: found.place });
           continue;
@@ -184,6 +188,17 @@ export class Journal {
     const file = this.#file;
     if (file === null) throw new FsError("internal", "the journal has no file");
     return this.#write(file, record.request, encode({ ops: record.ops.map(packOp), data: record.data }), data);
+  }
+
+  /**
+   * Records up to this request number are delivered: the next start passes over them. Written before their staging
+   * files go; after a power cut that lost it, a missing staging file says the same.
+   */
+  acknowledge(request: number): void {
+    const file = this.#file;
+    if (file === null || this.#failed !== null) return;
+    this.#write(file, request, encode({ delivered: request }), []);
+    file.uses--;
   }
 
   /** Puts these records in the place of all undelivered ones, at once: after a crash there are the old ones or these. */
@@ -307,6 +322,8 @@ interface Scanned {
   record: JournalRecord;
   place: JournalPlace;
   instead: PackedReplacement[] | null;
+  /** Records up to this number were delivered; 0: this is no such mark. */
+  delivered: number;
 }
 
 function scan(file: JournalFile): Scanned[] {
@@ -328,6 +345,7 @@ function scan(file: JournalFile): Scanned[] {
       ops?: Record<string, unknown>[];
       data?: JournaledData | null;
       instead?: PackedReplacement[];
+      delivered?: number;
     };
     out.push({
       record: {
@@ -337,6 +355,7 @@ function scan(file: JournalFile): Scanned[] {
       },
       place: { file, dataOffset: at + RECORD_HEADER + metaLength },
       instead: meta.instead ?? null,
+      delivered: meta.delivered ?? 0,
     });
     at += (RECORD_HEADER + length + 7) & ~7;
   }

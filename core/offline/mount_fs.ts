@@ -2,7 +2,7 @@
  * MountFs: the server's tree as an InodeFs for a kernel mount. It answers from the replica and the content cache, makes
  * every change durable in the journal before it is acknowledged, and delivers it in the background.
  */
-import { Errno, errorFromErrno, FsError, hasCode, toFsError } from "../fs/error.ts";
+import { Errno, errorFromErrno, FsError, toFsError } from "../fs/error.ts";
 import { checkName, nameByteLength } from "../fs/names.ts";
 import {
   type AttrChange,
@@ -123,6 +123,7 @@ export class MountFs implements InodeFs {
       firstRequest: journal.lastRequest + 1,
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
+        keep: () => replica.commit(),
         delivered: (out) => this.#delivered(out),
         settle: (out, error) => this.#settle(out, error),
         log: o.log,
@@ -165,7 +166,16 @@ export class MountFs implements InodeFs {
       number = Math.max(number, Number(name) || 0);
     }
     const fs = new MountFs(o, replica, journal, cache, number + 1);
-    for (const { record, place } of records) fs.#recover(record.request, record.ops, record.data, place);
+    const staged = new Set(await listFolder(staging));
+    for (const { record, place } of records) {
+      if (record.data?.staging && !staged.has(record.data.staging)) {
+        // It goes only after delivery: a power cut took the mark that says so.
+        o.log(`request ${record.request} was delivered before`);
+        journal.release(place.file);
+        continue;
+      }
+      fs.#recover(record.request, record.ops, record.data, place);
+    }
     replica.commit();
     return fs;
   }
@@ -221,7 +231,11 @@ export class MountFs implements InodeFs {
     this.#resolveBases().then(() => {
       if (this.#welcome === welcome && this.#mode === "online") this.#delivery.up(welcome.lastRequest);
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
-    this.#firstUp.resolve();
+    // The root is what everything begins with, offline too.
+    Promise.resolve().then(() => this.#stat(ROOT_INO)).then(
+      () => this.#firstUp.resolve(),
+      (error) => this.#o.log(toFsError(error).message),
+    );
   }
   /** After a restart: what an earlier, delivered record made of the file is the base of the ones still here. */
   async #resolveBases(): Promise<void> {
@@ -537,6 +551,7 @@ export class MountFs implements InodeFs {
     return loading;
   }
   async #load(dir: number): Promise<void> {
+    await this.#stat(dir);
     for (;;) {
       const run = this.#welcome?.run;
       let after: string | null = null;

@@ -101,3 +101,14 @@ export function folderIsEmpty(path: string): Promise<boolean> {
     return true;
   });
 }
+
+/** Permission bits of a file, symlinks followed; null when it is missing. */
+export async function permissionsOf(path: string): Promise<number | null> {
+  try {
+    return ((await Deno.stat(path)).mode ?? 0) & 0o7777;
+  } catch (error) {
+    const fsError = fromDeno(error, "stat", path);
+    if (fsError.code === "not_found" || fsError.code === "not_a_directory") return null;
+    throw fsError;
+  }
+}

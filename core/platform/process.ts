@@ -39,3 +39,12 @@ export const memoryUsage = (): { rss: number; heapUsed: number; external: number
 
 /** Is this the compiled executable (true) or a run from source? */
 export const isStandalone = (): boolean => Deno.build.standalone;
+
+/** Width of the terminal in characters; null when standard error is none. */
+export function terminalColumns(): number | null {
+  try {
+    return Deno.stderr.isTerminal() ? Deno.consoleSize().columns : null;
+  } catch {
+    return null;
+  }
+}

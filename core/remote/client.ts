@@ -353,7 +353,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     let answered = false;
     for (const [i, frame] of frames.entries()) {
       if (frame.kind === "push") {
-        if (answered && ORDERED_PUSHES.has(frame.push)) {
+        if (answered && isNews(frame.push, frame.value)) {
           // Whoever waits for the answers before must have taken them in: else an older answer would undo this news.
           this.#later(frames.slice(i), onWelcome);
           return;
@@ -466,8 +466,17 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   }
 }
 
-/** A change must not be heard before the answers that came earlier; these pushes carry some. */
-const ORDERED_PUSHES: ReadonlySet<PushKind> = new Set(["changes", "busy", "reset"]);
+/**
+ * News of others must not be heard before the answers that came earlier; that a number moved on or is durable may.
+ * `raw` is not decoded yet.
+ */
+function isNews(push: PushKind, raw: unknown): boolean {
+  if (push === "durable") return false;
+  if (push !== "changes") return true;
+  const { changes } = (raw ?? {}) as { changes?: unknown };
+  return !Array.isArray(changes) || changes.length > 0;
+}
+
 function closedError(url: string): FsError {
   return new FsError("cancelled", `the connection to ${url} was closed`);
 }

@@ -48,6 +48,11 @@ export interface Welcome {
 export interface ApplyCall {
   /** The device's ascending request number; 0: none. */
   readonly request: number;
+  /**
+   * The device's request before this one: the server refuses (`unavailable`) when it has not seen that to its end, so
+   * that none is ever applied after a later one. 0: no check.
+   */
+  readonly previous: number;
   /** Chunks the server lacks, at most MAX_INLINE_BYTES together. */
   readonly chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[];
   readonly manifests: readonly Uint8Array[];

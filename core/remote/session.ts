@@ -74,8 +74,6 @@ export class Session implements SocketEvents {
   #durable = 0;
   #durableTold = 0;
   #stopFeed: () => void = () => {};
-  /** The request that could not be applied for want of a chunk: none behind it may overtake it. */
-  #blockedAt = 0;
 
   constructor(hub: SessionHub, socket: Socket, access: Access, rate: Rate) {
     this.#hub = hub;
@@ -190,7 +188,7 @@ export class Session implements SocketEvents {
     const { epoch, bootSeq } = core.index;
     const { after } = hello;
     const isVoid = after !== null &&
-      (after > seq || (after > bootSeq && after < startSeq) || (after > bootSeq && after < voidSeq));
+      (after > seq || (after > bootSeq && after < startSeq) || (after > bootSeq && after <= voidSeq));
     let reset = (hello.epoch !== null && hello.epoch !== epoch) || isVoid;
     if (!reset && after !== null && await core.index.changesSince(after, 1) === null) reset = true;
     if (this.#ended.signal.aborted) return;
@@ -380,28 +378,20 @@ export class Session implements SocketEvents {
   async #apply(call: Calls["apply"]["params"]): Promise<Applied> {
     this.#mayWrite("apply");
     const { core, devices, feed } = this.#hub;
-    const { request, chunks, manifests, ops } = call;
+    const { request, previous, chunks, manifests, ops } = call;
     // Bytes may be stored side by side; the operations take effect in the order they were sent.
     const stored = chunks.length === 0 ? Promise.resolve() : core.chunks.put(chunks, { verify: true });
     stored.catch(() => {});
     const written = await devices.run(String(this.device), async () => {
       if (this.#ended.signal.aborted) throw new FsError("unavailable", "the connection has ended");
-      if (this.#blockedAt > 0 && request > this.#blockedAt) {
-        throw new FsError("conflict", `request ${this.#blockedAt} has to be applied first; send it again`, {
-          operation: "apply",
-        });
-      }
       try {
         await stored;
-        const done = await core.index.apply({ device: this.device, request, manifests, ops });
-        if (request > 0) this.#blockedAt = 0;
-        return done;
+        return await core.index.apply({ device: this.device, request, previous, manifests, ops });
       } catch (error) {
-        // A failure the index remembers stands for good; after another one nothing may overtake this request.
-        if (request > 0) {
-          const { lastRequest } = await core.index.device(this.#device?.id ?? "", this.#device?.host ?? "");
-          this.#blockedAt = lastRequest < request ? request : 0;
-          if (this.#blockedAt === 0) this.#isDurable(request);
+        // A failure the index remembers is as final, and as durable, as a success.
+        if (request > 0 && this.#device !== null) {
+          const { lastRequest } = await core.index.device(this.#device.id, this.#device.host);
+          if (lastRequest >= request) this.#isDurable(request);
         }
         throw error;
       }

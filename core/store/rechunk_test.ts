@@ -269,15 +269,18 @@ Deno.test("whole segments are taken over by reference, and only where that chang
   const endOf = (i: number) => (segments[i]?.offset ?? 0) + (segments[i]?.length ?? 0);
   const dataSegments = segments.findIndex((_, i) => endOf(i) > content.holeStart);
   assert.ok(dataSegments >= 2 && segments.length > 8, `${dataSegments} of ${segments.length} segments`);
+  const [lastChunk] = await decodeManifest(base.blob).chunksIn(endOf(segments.length - 4) - 1, 1, loaderOf(base));
+  assert.ok(lastChunk);
   const size = content.size;
   for (
     const [at, length] of [
       [10, 100], // at the start
       [size, 500_000], // behind the end: the last segment ended because the content did
-      [endOf(0) - 10, 5], // the chunk that ends a segment: the next one is between no two segments any more
+      [endOf(0) - 10, 5], // the end of a segment's last chunk moves
       [endOf(dataSegments + 1) - 10, 5],
-      [endOf(segments.length - 4) - 10, 5],
-      [1_000_000_007, 1], // in the hole: all cuts up to its end move
+      // The chunk that ends a segment gets another hash but ends where it did: the segment goes on, into the next one.
+      [lastChunk.offset + 100, 5],
+      [1_000_000_007, 300_000], // in the hole: all cuts up to its end move
       [200_000_000 - 3, 6],
       [3_500_000_000 - 3, 6],
     ] as const

@@ -83,7 +83,10 @@ export class Health {
         clock,
         this.#o.checkTimeoutMs ?? 10_000,
         `check ${store.name}`,
-        (signal) => this.#open ? store.check({ signal }) : store.head("check/ping", { signal }),
+        async (signal) => {
+          if (this.#open) await store.check({ signal });
+          else await store.head("check/ping", { signal });
+        },
       );
       this.succeeded();
       return true;

@@ -61,7 +61,7 @@ export function nullFs(): InodeFs {
     const index = name.charCodeAt(0) === 0x66 ? Number(name.slice(1)) : NaN;
     return index >= 0 && index < FILES ? stat(FIRST_FILE + index) : null;
   };
-  const open = (): OpenResult => ({ fh: 1, keepCache: false });
+  const open = (): OpenResult => ({ fh: 1, keepCache: true });
   const make1 = (name: string): Stat => {
     const made = stat(next++);
     created.set(name, made);

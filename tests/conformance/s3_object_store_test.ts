@@ -8,9 +8,15 @@ testObjectStore("s3", async () => {
   const server = await s3Server();
   if ("skip" in server) return server;
   return {
+    manyObjects: 130,
     async open() {
       const bucket = await makeBucket(server);
-      const store = openS3ObjectStore({ ...settingsOf(server), bucket: bucket.name, prefix: "some/prefix" });
+      const store = openS3ObjectStore({
+        ...settingsOf(server),
+        bucket: bucket.name,
+        prefix: "some/prefix",
+        pageSize: 40,
+      });
       return {
         store,
         async dispose() {

@@ -68,7 +68,9 @@ test("100,000 entries are listed completely, and from the kernel's cache the sec
   const { readdir } = (await mount.stats()).calls;
   assert.equal(await bash(mount.dir, `find "$1" -mindepth 1 -type f | wc -l`), "100000");
   assert.equal((await mount.stats()).calls["readdir"], readdir);
-  assert.equal(await bash(mount.dir, `ls -l "$1" | wc -l`), "100001");
+  assert.equal(await bash(mount.dir, `find "$1" -type f -size 0 | wc -l`), "100000");
+  // Every entry that came with its attributes is a reference the kernel holds.
+  assert.equal((await mount.stats()).inodes, 100_000);
 });
 
 test("what the kernel forgets leaves the inode table and the filesystem", async () => {
@@ -203,7 +205,7 @@ test("a dead mount that nobody cleared is detected and replaced", async () => {
   await using mount = await mountInChild({ fs: "memory", dir });
   await bash(dir, `ls "$1"; stat "$1"`);
   // The guard dies first, as it does when a whole process group is killed.
-  await bash(dir, `for p in $(pgrep -f "stat -f -- .* $1\\$"); do kill -9 $p; done`);
+  await bash(dir, `for p in $(pgrep -f "[s]tat -f -- .* $1\\$"); do kill -9 $p; done`);
   await mount.kill();
   assert.equal(await isMounted(dir), true);
   assert.match((await run("ls", [dir])).err, /not connected/);
@@ -284,7 +286,7 @@ test("a mount point that can't be used is refused with the cause", async () => {
       options: { allowNonEmpty: true, readOnly: true, fsName: "a, b" },
     });
     assert.equal(
-      await bash(`${base}/full`, `ls -A "$1"; touch "$1/x" 2>&1 | grep -c 'Read-only'; findmnt -no SOURCE "$1"`),
+      await bash(`${base}/full`, `ls -A "$1"; (touch "$1/x" 2>&1 || :) | grep -c 'Read-only'; findmnt -no SOURCE "$1"`),
       "1\na, b",
     );
     await endCleanly(over);

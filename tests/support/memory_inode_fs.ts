@@ -58,6 +58,8 @@ export interface MemoryInodeFsOptions {
   /** Files' bytes altogether. @default 1 GiB */
   readonly capacity?: number;
   readonly cacheDirs?: boolean;
+  /** Owner of the root. @default 0, 0 */
+  readonly owner?: { readonly uid: number; readonly gid: number };
 }
 
 export class MemoryInodeFs implements InodeFs {
@@ -79,7 +81,7 @@ export class MemoryInodeFs implements InodeFs {
     this.#now = options.now ?? (() => Date.now());
     this.#capacity = options.capacity ?? 2 ** 30;
     this.cacheDirs = options.cacheDirs ?? true;
-    const root = this.#node(1, S_IFDIR | 0o755, { uid: 0, gid: 0, pid: 0 });
+    const root = this.#node(1, S_IFDIR | 0o755, { pid: 0, ...(options.owner ?? { uid: 0, gid: 0 }) });
     root.children = new Map();
     root.stat.nlink = 2;
   }

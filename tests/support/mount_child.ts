@@ -3,7 +3,7 @@ import type { ChildCommand, ChildConfig } from "./mount_main.ts";
 
 const MAIN = new URL("./mount_main.ts", import.meta.url).pathname;
 /** A test's mount is taken down by force after this. */
-const WATCHDOG_MS = 60_000;
+const WATCHDOG_MS = Number(Deno.env.get("ANYFS_MOUNT_WATCHDOG_MS") ?? 60_000);
 
 /** The child could not mount. */
 export class MountFailed extends Error {
@@ -104,6 +104,7 @@ export async function mountInChild(options: ChildOptions): Promise<MountedChild>
   const ready = Promise.withResolvers<number>();
   const ended = Promise.withResolvers<{ destroyed: boolean; errors: string[] } | null>();
   let nextId = 1;
+  let gone = false;
 
   const detach = async (): Promise<void> => {
     for (let i = 0; i < 4 && await isMounted(dir); i++) await run("umount", ["-l", dir]);
@@ -129,14 +130,16 @@ export async function mountInChild(options: ChildOptions): Promise<MountedChild>
         else waiting.get(message.id)?.resolve(message.result);
       }
     }
-    const gone = new Error("the child has ended");
-    ready.reject(gone);
-    for (const question of waiting.values()) question.reject(gone);
+    gone = true;
+    const error = new Error("the child has ended");
+    ready.reject(error);
+    for (const question of waiting.values()) question.reject(error);
     ended.resolve(null);
   })();
 
   const finish = async (): Promise<void> => {
-    await writer.close().catch(() => undefined);
+    // A pipe to a process that is gone may never report its end.
+    await Promise.race([writer.close().catch(() => undefined), child.status]);
     await reading;
     await child.status;
     clearTimeout(watchdog);
@@ -151,6 +154,7 @@ export async function mountInChild(options: ChildOptions): Promise<MountedChild>
     throw error;
   }
   const ask = async (request: ChildCommand): Promise<unknown> => {
+    if (gone) throw new Error("the child has ended");
     const id = nextId++;
     const answer = Promise.withResolvers<unknown>();
     waiting.set(id, answer);

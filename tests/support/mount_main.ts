@@ -35,7 +35,7 @@ const caller = { uid: 0, gid: 0, pid: 0 };
 const encoder = new TextEncoder();
 
 async function main(config: ChildConfig): Promise<void> {
-  const memory = new MemoryInodeFs();
+  const memory = new MemoryInodeFs({ owner: { uid: Deno.uid() ?? 0, gid: Deno.gid() ?? 0 } });
   if (config.noLocks === true) {
     Object.defineProperty(memory, "getlk", { value: undefined });
     Object.defineProperty(memory, "setlk", { value: undefined });

@@ -1,0 +1,352 @@
+/** The client's filesystem against a real index: what it promises a program, a crash, a cut connection and another client. */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { FakeServer } from "../../tests/support/fake_server.ts";
+import type { FakeLink } from "../../tests/support/fake_server.ts";
+import { FsError } from "../fs/error.ts";
+import type { Caller } from "../fs/inode_fs.ts";
+import { systemClock } from "../platform/clock.ts";
+import { systemRandom } from "../platform/random.ts";
+import { ChunkPool } from "../store/chunk_pool.ts";
+import { MountFs } from "./mount_fs.ts";
+
+const caller: Caller = { uid: 1000, gid: 1000, pid: 1 };
+const flags = { killSuidgid: false, fromCache: false };
+const O_RDWR = 2;
+const text = (s: string) => new TextEncoder().encode(s);
+
+interface Device {
+  fs: MountFs;
+  link: FakeLink;
+  folder: string;
+}
+const pool = new ChunkPool({ workers: 1 });
+
+async function device(
+  server: FakeServer,
+  name: string,
+  folder = Deno.makeTempDirSync(),
+  online = true,
+): Promise<Device> {
+  const link = server.link(name);
+  const fs = await MountFs.open({
+    folder,
+    cacheBytes: 1e9,
+    link,
+    pool,
+    clock: systemClock,
+    random: systemRandom,
+    host: name,
+    policy: "back",
+    readOnly: false,
+    log: (message) => Deno.env.has("ANYFS_TEST_LOG") && console.log(name, message),
+  });
+  if (online) await link.connect();
+  return { fs, link, folder };
+}
+async function stop(d: Device): Promise<void> {
+  await d.fs.destroy();
+  await d.fs.close();
+  Deno.removeSync(d.folder, { recursive: true });
+}
+async function write(fs: MountFs, parent: number, name: string, data: Uint8Array): Promise<number> {
+  const { stat, open } = await fs.create(parent, name, 0o644, O_RDWR, caller);
+  await fs.write(stat.ino, open.fh, 0, data, flags);
+  await fs.flush(stat.ino, open.fh, 0n);
+  fs.release(stat.ino, open.fh, 0n, false);
+  return stat.ino;
+}
+async function readAll(fs: MountFs, ino: number): Promise<Uint8Array> {
+  const { size } = await fs.getattr(ino, undefined);
+  const { fh } = await fs.open(ino, 0, caller);
+  const into = new Uint8Array(size);
+  let done = 0;
+  while (done < size) {
+    const part = into.subarray(done, Math.min(size, done + 100_000));
+    const got = await fs.read(ino, fh, done, part);
+    if (typeof got === "number") {
+      if (got === 0) break;
+      done += got;
+    } else {
+      if (got.length === 0) break;
+      into.set(got, done);
+      done += got.length;
+    }
+  }
+  fs.release(ino, fh, 0n, false);
+  return into;
+}
+async function find(fs: MountFs, name: string): Promise<number> {
+  const stat = await fs.lookup(1, name, caller);
+  assert.ok(stat, `${name} is there`);
+  return stat.ino;
+}
+function random(size: number, seed: number): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(size);
+  let x = seed * 2654435761 >>> 0 || 1;
+  for (let i = 0; i < size; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    out[i] = x;
+  }
+  return out;
+}
+
+Deno.test({ name: "what one device closes, another opens", sanitizeResources: false, sanitizeOps: false }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  assert.equal(await b.fs.lookup(1, "hello", caller), null);
+  const ino = await write(a.fs, 1, "hello", text("world"));
+  await b.link.told();
+  assert.equal(await find(b.fs, "hello"), ino);
+  assert.deepEqual(await readAll(b.fs, ino), text("world"));
+  const big = random(3_000_000, 7);
+  const large = await write(a.fs, 1, "large", big);
+  assert.ok(await a.fs.drain(5000));
+  await b.link.told();
+  assert.deepEqual(await readAll(b.fs, await find(b.fs, "large")), big);
+  assert.deepEqual(await readAll(a.fs, large), big);
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "times set right after a write do not hide the content",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const { stat, open } = await a.fs.create(1, "f", 0o644, O_RDWR, caller);
+  await a.fs.write(stat.ino, open.fh, 0, text("abc"), flags);
+  await a.fs.setattr(stat.ino, { mtime: { sec: 1000, nsec: 5 } }, open.fh, caller);
+  await a.fs.flush(stat.ino, open.fh, 0n);
+  a.fs.release(stat.ino, open.fh, 0n, false);
+  assert.ok(await a.fs.drain(5000));
+  assert.deepEqual(await readAll(a.fs, stat.ino), text("abc"));
+  const there = await server.index.stat(stat.ino);
+  assert.equal(there?.mtimeSec, 1000);
+  assert.deepEqual(await server.content(there?.content ?? null), text("abc"));
+  await stop(a);
+});
+
+Deno.test({
+  name: "offline, what is unknown is an error and never an empty folder",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  await a.fs.mkdir(1, "dir", 0o755, caller);
+  await a.fs.drain(5000);
+  b.link.disconnect();
+  await assert.rejects(
+    async () => await b.fs.readdir(1, null, 100),
+    (e) => e instanceof FsError && e.code === "unavailable",
+  );
+  await assert.rejects(
+    async () => await b.fs.lookup(1, "unknown", caller),
+    (e) => e instanceof FsError && e.code === "unavailable",
+  );
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "two devices that change one file apart keep both versions",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const ino = await write(a.fs, 1, "note.txt", text("base"));
+  await b.link.told();
+  assert.deepEqual(await readAll(b.fs, await find(b.fs, "note.txt")), text("base"));
+  b.link.disconnect();
+  for (const [d, words] of [[a, "from a"], [b, "from b, longer"]] as const) {
+    const { fh } = await d.fs.open(ino, O_RDWR, caller);
+    await d.fs.write(ino, fh, 0, text(words), flags);
+    await d.fs.flush(ino, fh, 0n);
+    d.fs.release(ino, fh, 0n, false);
+  }
+  assert.ok(await a.fs.drain(5000));
+  await b.link.connect();
+  assert.ok(await b.fs.drain(5000));
+  await a.link.told();
+  for (const d of [a, b]) {
+    const entries = await d.fs.readdir(1, null, 100);
+    assert.equal(entries.length, 2, entries.map((e) => e.name).join());
+    const names = entries.map((e) => e.name).sort();
+    assert.match(names[0] ?? "", /^note \(conflict b \d{4}-\d\d-\d\d \d\d\.\d\d\)\.txt$/);
+    const contents = await Promise.all(
+      entries.map(async (e) => new TextDecoder().decode(await readAll(d.fs, e.stat.ino))),
+    );
+    assert.deepEqual(contents.sort(), ["from a", "from b, longer"]);
+  }
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "two devices that create one name apart keep both files",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  await b.fs.readdir(1, null, 10);
+  b.link.disconnect();
+  await write(a.fs, 1, "x", text("A"));
+  await a.fs.drain(5000);
+  await write(b.fs, 1, "x", text("B"));
+  const sub = await b.fs.mkdir(1, "later", 0o755, caller);
+  await write(b.fs, sub.ino, "inner", text("I"));
+  await b.link.connect();
+  assert.ok(await b.fs.drain(5000));
+  await a.link.told();
+  const names = (await a.fs.readdir(1, null, 100)).map((e) => e.name).sort();
+  assert.equal(names.length, 3, names.join());
+  assert.deepEqual(await readAll(a.fs, await find(a.fs, "x")), text("A"));
+  const other = names.find((n) => n.startsWith("x (conflict"));
+  assert.ok(other);
+  assert.deepEqual(await readAll(a.fs, await find(a.fs, other)), text("B"));
+  const inner = await a.fs.lookup(await find(a.fs, "later"), "inner", caller);
+  assert.ok(inner);
+  assert.deepEqual(await readAll(a.fs, inner.ino), text("I"));
+  await stop(a);
+  await stop(b);
+});
+
+type Step =
+  | { t: "write"; file: number; offset: number; length: number; seed: number }
+  | { t: "truncate"; file: number; size: number }
+  | { t: "remove"; file: number }
+  | { t: "rename"; file: number; to: number }
+  | { t: "cut" }
+  | { t: "heal" }
+  | { t: "crash" }
+  | { t: "check"; file: number };
+
+const file = fc.integer({ min: 0, max: 3 });
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      t: fc.constant("write" as const),
+      file,
+      offset: fc.oneof(fc.nat(1000), fc.nat(700_000)),
+      length: fc.oneof(fc.nat(2000), fc.nat(400_000)),
+      seed: fc.integer({ min: 1, max: 99 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ t: fc.constant("truncate" as const), file, size: fc.nat(800_000) }) },
+  { weight: 1, arbitrary: fc.record({ t: fc.constant("remove" as const), file }) },
+  { weight: 1, arbitrary: fc.record({ t: fc.constant("rename" as const), file, to: file }) },
+  { weight: 1, arbitrary: fc.constant({ t: "cut" as const }) },
+  { weight: 1, arbitrary: fc.constant({ t: "heal" as const }) },
+  { weight: 1, arbitrary: fc.constant({ t: "crash" as const }) },
+  { weight: 3, arbitrary: fc.record({ t: fc.constant("check" as const), file }) },
+);
+
+Deno.test({
+  name: "whatever is closed is read back, through cuts and crashes, here and on the server",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+      const server = new FakeServer();
+      let d = await device(server, "d");
+      await d.fs.readdir(1, null, 100);
+      const model = new Map<string, Uint8Array>();
+      const name = (n: number) => `file ${n}`;
+      const check = async (n: number) => {
+        const expected = model.get(name(n));
+        const stat = await d.fs.lookup(1, name(n), caller);
+        assert.equal(stat !== null, expected !== undefined, `${name(n)} there`);
+        if (stat === null || expected === undefined) return;
+        assert.equal(stat.size, expected.length, "size");
+        assert.ok(same(await readAll(d.fs, stat.ino), expected), `${name(n)} has its bytes`);
+      };
+      const perform = async (s: Step) => {
+        if (s.t === "write") {
+          const stat = await d.fs.lookup(1, name(s.file), caller);
+          const opened = stat === null
+            ? await d.fs.create(1, name(s.file), 0o644, O_RDWR, caller)
+            : { stat, open: await d.fs.open(stat.ino, O_RDWR, caller) };
+          const data = random(s.length, s.seed);
+          const old = model.get(name(s.file)) ?? new Uint8Array();
+          for (let at = 0; at < data.length; at += 131_072) {
+            await d.fs.write(opened.stat.ino, opened.open.fh, s.offset + at, data.subarray(at, at + 131_072), flags);
+          }
+          await d.fs.flush(opened.stat.ino, opened.open.fh, 0n);
+          d.fs.release(opened.stat.ino, opened.open.fh, 0n, false);
+          const next = new Uint8Array(data.length === 0 ? old.length : Math.max(old.length, s.offset + data.length));
+          next.set(old);
+          next.set(data, data.length === 0 ? 0 : s.offset);
+          model.set(name(s.file), next);
+        } else if (s.t === "truncate") {
+          const old = model.get(name(s.file));
+          const stat = await d.fs.lookup(1, name(s.file), caller);
+          if (old === undefined || stat === null) return;
+          await d.fs.setattr(stat.ino, { size: s.size }, undefined, caller);
+          const next = new Uint8Array(s.size);
+          next.set(old.subarray(0, s.size));
+          model.set(name(s.file), next);
+        } else if (s.t === "remove") {
+          if (!model.has(name(s.file))) return;
+          await d.fs.unlink(1, name(s.file), caller);
+          model.delete(name(s.file));
+        } else if (s.t === "rename") {
+          const old = model.get(name(s.file));
+          if (old === undefined) return;
+          await d.fs.rename(1, name(s.file), 1, name(s.to), 0, caller);
+          model.delete(name(s.file));
+          model.set(name(s.to), old);
+        } else if (s.t === "cut") d.link.disconnect();
+        else if (s.t === "heal") {
+          if (!d.link.connected) await d.link.connect();
+        } else if (s.t === "crash") {
+          const copy = Deno.makeTempDirSync();
+          await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, copy] }).output();
+          const online = d.link.connected;
+          d.link.disconnect();
+          await stop(d);
+          d = await device(server, "d", copy, online);
+        } else if (s.t === "check") await check(s.file);
+      };
+      for (const s of steps) {
+        try {
+          await perform(s);
+        } catch (error) {
+          // Offline after a crash, what was known a moment ago may have to be asked for again.
+          if (!(error instanceof FsError && error.code === "unavailable" && !d.link.connected)) throw error;
+        }
+      }
+      if (!d.link.connected) await d.link.connect();
+      assert.ok(await d.fs.drain(10_000), "everything is delivered");
+      for (let n = 0; n < 4; n++) {
+        await check(n);
+        const there = await server.index.lookup(1, name(n));
+        const expected = model.get(name(n));
+        assert.equal(there !== null, expected !== undefined, `${name(n)} on the server`);
+        if (there !== null && expected !== undefined) {
+          assert.ok(same(await server.content(there.content), expected), `${name(n)} right on the server`);
+        }
+      }
+      assert.equal((await server.index.readDir(1, null, 100)).length, model.size, "nothing else on the server");
+      await stop(d);
+      await server.index.close();
+    }),
+    { numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 40) },
+  );
+});
+function same(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+Deno.test("close the pool", () => pool.close());

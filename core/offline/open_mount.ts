@@ -1,0 +1,160 @@
+/** Everything a mount is made of but the kernel: the link to the server, the client's folder, its filesystem and control socket. */
+import { FsError, toFsError } from "../fs/error.ts";
+import type { Clock } from "../platform/clock.ts";
+import { type HttpServer, serveHttp } from "../platform/net.ts";
+import type { Random } from "../platform/random.ts";
+import { connectRemote } from "../remote/client.ts";
+import { ChunkPool } from "../store/chunk_pool.ts";
+import { openClientFolder } from "./client_folder.ts";
+import { MountFs, type WritePolicy } from "./mount_fs.ts";
+
+export interface OpenMountOptions {
+  readonly url: string;
+  readonly token: string | null;
+  /** The mount point, absolute. */
+  readonly dir: string;
+  readonly cacheDir: string;
+  readonly cacheBytes: number;
+  readonly policy: WritePolicy;
+  readonly readOnly: boolean;
+  /** Begin without the server, with what is here. */
+  readonly offline: boolean;
+  readonly host: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: (message: string) => void;
+}
+export interface OpenedMount {
+  readonly fs: MountFs;
+  readonly folder: string;
+  /** After the kernel let go: waits up to `drainMs` for delivery; what is left stays in the journal. Returns whether all was delivered. */
+  close(drainMs: number): Promise<boolean>;
+}
+
+/** How long the first connection may take when nothing can be served without it. */
+const FIRST_CONNECTION_MS = 10_000;
+
+/**
+ * Opens the client's side. Throws unavailable when the server can't be reached and there is nothing here yet to serve,
+ * access_denied for a wrong token, conflict when the folder is in use.
+ */
+export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
+  const folder = await openClientFolder(o.cacheDir, o.url, o.dir, o.random);
+  const pool = new ChunkPool({ workers: 2 });
+  let lastReason = "no answer";
+  const link = connectRemote({
+    url: o.url,
+    token: o.token,
+    device: folder.device,
+    host: o.host,
+    clock: o.clock,
+    random: o.random,
+  });
+  const refused = Promise.withResolvers<never>();
+  refused.promise.catch(() => {});
+  link.onDown((reason) => {
+    lastReason = reason;
+  });
+  let control: HttpServer | null = null;
+  let fs: MountFs | null = null;
+  const shut = async () => {
+    await control?.shutdown(0);
+    await link.close();
+    await fs?.close();
+    pool.close();
+    folder.release();
+  };
+  try {
+    const opened = await MountFs.open({
+      folder: folder.path,
+      cacheBytes: o.cacheBytes,
+      link,
+      pool,
+      clock: o.clock,
+      random: o.random,
+      host: o.host,
+      policy: o.policy,
+      readOnly: o.readOnly,
+      log: o.log,
+    });
+    fs = opened;
+    if (!o.offline) await waitForServer(o, opened, () => lastReason);
+    else if (!opened.canWorkOffline) {
+      throw new FsError(
+        "unavailable",
+        `nothing of ${o.url} is cached here yet: mount once with the server reachable, then --offline works`,
+      );
+    }
+    control = await serveControl(`${folder.path}/control.sock`, opened);
+    return {
+      fs: opened,
+      folder: folder.path,
+      close: async (drainMs) => {
+        const done = await opened.drain(drainMs);
+        await shut();
+        return done;
+      },
+    };
+  } catch (error) {
+    await shut().catch(() => {});
+    throw error;
+  }
+}
+
+async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => string): Promise<void> {
+  // With something here already, an unreachable server must not keep a laptop from its files.
+  const patience = fs.canWorkOffline ? 2000 : FIRST_CONNECTION_MS;
+  let cancel = () => {};
+  const late = new Promise<"late">((resolve) => cancel = o.clock.after(patience, () => resolve("late")));
+  const poll = (async () => {
+    for (;;) {
+      await o.clock.sleep(50);
+      const why = reason();
+      if (/token|unauthori[sz]ed|access denied/i.test(why)) return "refused" as const;
+      if (!fs.canWorkOffline && /refused|unreachable|can't reach|cannot reach/i.test(why)) return "away" as const;
+      if (fs.mode === "online") return "up" as const;
+    }
+  })();
+  try {
+    const result = await Promise.race([fs.connectedOnce.then(() => "up" as const), poll, late]);
+    if (result === "up") return;
+    if (result === "refused") throw new FsError("access_denied", reason());
+    if (fs.canWorkOffline) {
+      o.log(`the server ${o.url} does not answer; serving what is cached`);
+      return;
+    }
+    throw new FsError(
+      "unavailable",
+      `can't reach the server ${o.url} (${reason()}): start it with "anyfs serve", or name another with --server`,
+    );
+  } finally {
+    cancel();
+  }
+}
+
+/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `cache.stats`, `cache.clear`, `drain`. */
+function serveControl(path: string, fs: MountFs): Promise<HttpServer> {
+  const methods: Record<string, (params: Record<string, unknown>) => unknown> = {
+    "status": () => fs.status(),
+    "cache.stats": () => fs.status().cache,
+    "cache.clear": () => ({ freed: fs.clearCache() }),
+    "drain": async (params) => ({ done: await fs.drain(Number(params["timeoutMs"] ?? 60_000)) }),
+  };
+  return serveHttp({
+    path,
+    handler: async (request) => {
+      let id: unknown = null;
+      try {
+        const call = await request.json() as { id?: unknown; method?: string; params?: Record<string, unknown> };
+        id = call.id ?? null;
+        const method = methods[call.method ?? ""];
+        if (method === undefined) {
+          return Response.json({ jsonrpc: "2.0", id, error: { code: -32601, message: `no method ${call.method}` } });
+        }
+        return Response.json({ jsonrpc: "2.0", id, result: await method(call.params ?? {}) });
+      } catch (error) {
+        return Response.json({ jsonrpc: "2.0", id, error: { code: -32000, message: toFsError(error).message } });
+      }
+    },
+  });
+}

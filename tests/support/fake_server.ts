@@ -1,0 +1,213 @@
+/** A server without a network: a real index with chunks in memory, and links to it that can be cut. For tests of the client. */
+import { FsError } from "../../core/fs/error.ts";
+import { SqliteIndex } from "../../core/index/sqlite_index.ts";
+import type { Change } from "../../core/index/ops.ts";
+import { systemClock } from "../../core/platform/clock.ts";
+import { systemRandom } from "../../core/platform/random.ts";
+import type { Calls, Method, PushedChange, Pushes, PushKind, ServerLink, Welcome } from "../../core/remote/protocol.ts";
+import { hex, sha256 } from "../../core/store/hash.ts";
+import { decodeManifest } from "../../core/store/manifest.ts";
+
+export class FakeServer {
+  readonly index: SqliteIndex;
+  readonly chunks = new Map<string, Uint8Array>();
+  readonly links = new Set<FakeLink>();
+  readonly busy = new Map<number, FakeLink>();
+  run = systemRandom.uuid();
+  packId = 0;
+
+  constructor(path = ":memory:") {
+    this.index = new SqliteIndex({
+      path,
+      clock: systemClock,
+      random: systemRandom,
+      hotBit: 1,
+      targets: [],
+      data: { hasUnsynced: () => false, sync: () => Promise.resolve() },
+    });
+    this.index.onChanges((changes) => {
+      for (const link of this.links) link.feed(changes);
+    });
+  }
+  async put(chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[]): Promise<void> {
+    if (this.packId === 0) this.packId = await this.index.createPack();
+    for (const { hash, bytes } of chunks) {
+      if (hex(sha256(bytes)) !== hex(hash)) throw new FsError("corrupt", "a chunk with the wrong hash");
+      this.chunks.set(hex(hash), bytes.slice());
+    }
+    await this.index.addChunks(
+      this.packId,
+      chunks.map(({ hash, bytes }) => ({ hash, offset: 0, stored: bytes.length, raw: bytes.length, flags: 0 })),
+      0,
+    );
+  }
+  /** The bytes of a content, whole. */
+  async content(hash: string | null): Promise<Uint8Array<ArrayBuffer>> {
+    if (hash === null) return new Uint8Array();
+    const manifest = await this.index.manifest(hash);
+    if (manifest === null) throw new FsError("not_found", `no content ${hash}`);
+    const view = decodeManifest(manifest);
+    const out = new Uint8Array(view.size);
+    const spans = await view.chunksIn(0, view.size, async (segment) => {
+      const blob = await this.index.segment(segment);
+      if (blob === null) throw new FsError("not_found", "no segment");
+      return blob;
+    });
+    for (const span of spans) {
+      const bytes = this.chunks.get(hex(span.hash));
+      if (bytes !== undefined) out.set(bytes, span.offset);
+    }
+    return out;
+  }
+  link(device: string, host = device): FakeLink {
+    return new FakeLink(this, device, host);
+  }
+}
+
+export class FakeLink implements ServerLink {
+  connected = false;
+  resumeFrom: () => { after: number | null; epoch: string | null } = () => ({ after: null, epoch: null });
+  /** Called before each call; a test delays or fails it. */
+  before: (method: Method) => Promise<void> = () => Promise.resolve();
+  device = 0;
+  #ups: ((welcome: Welcome) => void)[] = [];
+  #downs: ((reason: string) => void)[] = [];
+  #pushes = new Map<PushKind, ((value: never) => void)[]>();
+  #line: Promise<unknown> = Promise.resolve();
+
+  constructor(readonly server: FakeServer, readonly id: string, readonly host: string) {}
+
+  onUp(listener: (welcome: Welcome) => void): void {
+    this.#ups.push(listener);
+  }
+  onDown(listener: (reason: string) => void): void {
+    this.#downs.push(listener);
+  }
+  onPush<K extends PushKind>(kind: K, listener: (value: Pushes[K]) => void): void {
+    this.#pushes.set(kind, [...(this.#pushes.get(kind) ?? []), listener as (value: never) => void]);
+  }
+  #push<K extends PushKind>(kind: K, value: Pushes[K]): void {
+    if (!this.connected) return;
+    for (const listener of this.#pushes.get(kind) ?? []) (listener as (value: Pushes[K]) => void)(value);
+  }
+
+  async connect(): Promise<void> {
+    const { index } = this.server;
+    const info = await index.device(this.id, this.host);
+    this.device = info.no;
+    const { after, epoch } = this.resumeFrom();
+    const missed = after === null ? null : await index.changesSince(after, 1_000_000);
+    const reset = missed === null || (epoch !== null && epoch !== index.epoch);
+    this.connected = true;
+    this.server.links.add(this);
+    const seq = await index.lastSeq();
+    const welcome: Welcome = {
+      protocol: 1,
+      device: info.no,
+      lastRequest: info.lastRequest,
+      epoch: index.epoch,
+      bootSeq: index.bootSeq,
+      seq,
+      reset,
+      run: this.server.run,
+    };
+    for (const up of this.#ups) up(welcome);
+    if (!reset && missed !== null) await this.#tell(missed);
+    await index.settle();
+    this.#push("durable", { request: info.lastRequest });
+  }
+  disconnect(): void {
+    if (!this.connected) return;
+    this.connected = false;
+    this.server.links.delete(this);
+    for (const [ino, link] of this.server.busy) if (link === this) this.server.busy.delete(ino);
+    for (const down of this.#downs) down("cut");
+  }
+  feed(changes: readonly Change[]): void {
+    this.#line = this.#line.then(() => this.#tell(changes.filter((c) => c.device !== this.device)));
+  }
+  async #tell(changes: readonly Change[]): Promise<void> {
+    if (changes.length === 0) return;
+    const told: PushedChange[] = [];
+    for (const change of changes) {
+      told.push({ ...change, stat: change.ino === 0 ? null : await this.server.index.stat(change.ino) });
+    }
+    this.#push("changes", { seq: changes.at(-1)?.seq ?? 0, changes: told });
+  }
+  /** Everything the server had to say has been said. */
+  async told(): Promise<void> {
+    await this.#line;
+  }
+
+  async call<M extends Method>(method: M, params: Calls[M]["params"]): Promise<Calls[M]["result"]> {
+    if (!this.connected) throw new FsError("unavailable", "not connected");
+    await this.before(method);
+    if (!this.connected) throw new FsError("unavailable", "cut off");
+    const { index } = this.server;
+    const p = params as unknown as Record<string, never>;
+    const run = async (): Promise<unknown> => {
+      switch (method as Method) {
+        case "stat":
+          return await index.stat(p["ino"] ?? 0);
+        case "lookup":
+          return await index.lookup(p["parent"] ?? 0, p["name"] ?? "");
+        case "readDir":
+          return await index.readDir(p["parent"] ?? 0, p["after"] ?? null, p["limit"] ?? 1000);
+        case "readLink":
+          return await index.readLink(p["ino"] ?? 0);
+        case "getXattr":
+          return await index.getXattr(p["ino"] ?? 0, p["name"] ?? "");
+        case "listXattr":
+          return await index.listXattr(p["ino"] ?? 0);
+        case "tiersOf":
+          return 1;
+        case "manifest":
+          return await index.manifest(p["content"] ?? "");
+        case "segment":
+          return await index.segment(p["hash"] ?? new Uint8Array());
+        case "missing":
+          return await index.missing(p["chunks"] ?? []);
+        case "putSegment":
+          await index.addSegment(p["blob"] ?? new Uint8Array());
+          return null;
+        case "apply": {
+          const call = params as Calls["apply"]["params"];
+          await this.server.put(call.chunks);
+          const written = await index.apply({ device: this.device, ...call });
+          void written.durable.then(() => this.#push("durable", { request: call.request }));
+          return written.value;
+        }
+        case "statFs":
+          return { total: 1e12, free: 5e11, files: 10, freeFiles: 1e9 };
+        case "announce": {
+          const { ino, pending } = params as Calls["announce"]["params"];
+          if (pending) this.server.busy.set(ino, this);
+          else this.server.busy.delete(ino);
+          for (const link of this.server.links) if (link !== this) link.#push("busy", { ino, pending });
+          return null;
+        }
+        case "waitDelivered":
+          while (this.server.busy.has(p["ino"] ?? 0)) await systemClock.sleep(2);
+          return true;
+        default:
+          return 0;
+      }
+    };
+    const result = await run();
+    if (!this.connected) throw new FsError("unavailable", "cut off");
+    return result as Calls[M]["result"];
+  }
+  async putChunks(chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[]): Promise<void> {
+    if (!this.connected) throw new FsError("unavailable", "not connected");
+    await this.server.put(chunks);
+  }
+  async readContent(hash: string, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (!this.connected) throw new FsError("unavailable", "not connected");
+    await this.before("manifest");
+    return (await this.server.content(hash)).slice(offset, offset + length);
+  }
+  close(): Promise<void> {
+    this.disconnect();
+    return Promise.resolve();
+  }
+}

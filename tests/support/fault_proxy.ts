@@ -1,0 +1,110 @@
+/** A TCP proxy that breaks on command: refuses, falls silent, cuts connections in the middle, answers late. */
+
+export interface FaultProxy extends AsyncDisposable {
+  /** Port on 127.0.0.1; stays the same. */
+  readonly port: number;
+  /** Connections accepted so far. */
+  readonly accepted: number;
+  /** Works again, also for connections that had fallen silent. */
+  pass(): void;
+  /** Connections are refused (ECONNREFUSED), existing ones cut. */
+  refuse(): void;
+  /** A black hole: connections are accepted, and no byte passes in either direction. */
+  hang(): void;
+  /** Every connection is cut once `bytes` more have come from the server, or gone to it. */
+  cutAfter(bytes: number, direction: "from server" | "to server"): void;
+  /** Every piece takes `ms` longer. */
+  delay(ms: number): void;
+}
+
+type Mode =
+  | { readonly kind: "pass" | "refuse" | "hang" }
+  | { readonly kind: "cut"; left: number; readonly direction: string }
+  | { readonly kind: "delay"; readonly ms: number };
+
+/** @param target `host:port` or a URL to forward to */
+export function startFaultProxy(target: string): FaultProxy {
+  const url = new URL(target.includes("://") ? target : `tcp://${target}`);
+  const upstream = { hostname: url.hostname, port: Number(url.port) };
+  let mode: Mode = { kind: "pass" };
+  let changed = Promise.withResolvers<void>();
+  let listener: Deno.TcpListener | undefined;
+  let accepted = 0;
+  const open = new Set<Deno.TcpConn>();
+
+  const close = (conn: Deno.TcpConn) => {
+    if (!open.delete(conn)) return;
+    try {
+      conn.close();
+    } catch {
+      // Closed by its own failure already.
+    }
+  };
+  const set = (next: Mode) => {
+    mode = next;
+    changed.resolve();
+    changed = Promise.withResolvers();
+    if (next.kind === "refuse") {
+      listener?.close();
+      listener = undefined;
+      for (const conn of [...open]) close(conn);
+    } else listener ??= listen(port);
+  };
+
+  async function pump(from: Deno.TcpConn, to: Deno.TcpConn, direction: string) {
+    const buffer = new Uint8Array(65536);
+    try {
+      while (true) {
+        const n = await from.read(buffer);
+        while (mode.kind === "hang") await changed.promise;
+        if (mode.kind === "delay") await new Promise((done) => setTimeout(done, mode.kind === "delay" ? mode.ms : 0));
+        if (n === null) break;
+        let piece = buffer.subarray(0, n);
+        if (mode.kind === "cut" && mode.direction === direction) {
+          piece = piece.subarray(0, mode.left);
+          mode.left -= piece.length;
+        }
+        for (let at = 0; at < piece.length;) at += await to.write(piece.subarray(at));
+        if (mode.kind === "cut" && mode.left === 0) break;
+      }
+    } catch {
+      // Either side is gone: so is the other.
+    }
+    close(from);
+    close(to);
+  }
+
+  function listen(at: number): Deno.TcpListener {
+    const made = Deno.listen({ hostname: "127.0.0.1", port: at });
+    (async () => {
+      for await (const client of made) {
+        accepted++;
+        open.add(client);
+        Deno.connect(upstream).then((server) => {
+          open.add(server);
+          pump(client, server, "to server");
+          pump(server, client, "from server");
+        }, () => close(client));
+      }
+    })();
+    return made;
+  }
+
+  listener = listen(0);
+  const port = listener.addr.port;
+  return {
+    port,
+    get accepted() {
+      return accepted;
+    },
+    pass: () => set({ kind: "pass" }),
+    refuse: () => set({ kind: "refuse" }),
+    hang: () => set({ kind: "hang" }),
+    cutAfter: (bytes, direction) => set({ kind: "cut", left: bytes, direction }),
+    delay: (ms) => set({ kind: "delay", ms }),
+    [Symbol.asyncDispose]() {
+      set({ kind: "refuse" });
+      return Promise.resolve();
+    },
+  };
+}
