@@ -32,7 +32,8 @@ export function countArgument(text: string): number {
   return Number(text);
 }
 
-function tree(text: string): string {
+/** As `treePath`, where no option or argument of commander's is parsed: throws FsError `invalid_input`. */
+export function parseTreePath(text: string): string {
   const path = text.startsWith(TREE_PREFIX) ? text.slice(TREE_PREFIX.length) : text;
   if (!path.startsWith("/")) {
     throw new FsError(
@@ -51,7 +52,7 @@ function tree(text: string): string {
 }
 
 /** A path in the tree, `/photos` or `anyfs:/photos`, without `.`, `..`, doubled slashes and one at the end. */
-export const treePath = checked(tree);
+export const treePath = checked(parseTreePath);
 
 /** One of several such paths. */
 export function treePaths(text: string, before: readonly string[] | undefined): string[] {

@@ -9,6 +9,7 @@ async function complete(words: readonly string[]): Promise<void> {
   const program = await createProgram("all", () => () => Promise.resolve());
   // The same class; only its type says more about arguments and options.
   const root = tab(program as unknown as Command);
+  root.commands.delete("complete");
   for (const option of program.options) {
     if (option.long === undefined || option.long === null) continue;
     const choices = option.argChoices ?? [];

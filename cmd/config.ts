@@ -1,12 +1,12 @@
 /** `anyfs config`: writes, checks and shows the configuration. */
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
-import { checkConfig, findConfigFile, printProblem } from "../core/config/config.ts";
+import { checkConfig, findConfigFile, printProblem, readConfigText } from "../core/config/config.ts";
 import { annotatedDefault } from "../core/config/annotated.ts";
 import { configFileCandidates, resolvePath } from "../core/config/places.ts";
 import { configRows, redact } from "../core/config/show.ts";
 import { FsError } from "../core/fs/error.ts";
-import { info, makeFolder, readText, writeFile } from "../core/platform/files.ts";
+import { info, makeFolder, writeFile } from "../core/platform/files.ts";
 import { currentFolder, getEnv } from "../core/platform/process.ts";
 import { example } from "./example.ts";
 
@@ -35,12 +35,7 @@ async function check(context: Context, named: string | undefined): Promise<numbe
     context.out.data({ file: null, problems: [] }, () => "no configuration file: the defaults hold\n");
     return 0;
   }
-  const text = await readText(file).catch((cause) => {
-    throw new FsError("invalid_input", `configuration ${file}: ${cause.message}; anyfs config init writes one`, {
-      path: file,
-      cause,
-    });
-  });
+  const text = await readConfigText(file);
   const { problems } = checkConfig(text, file, getEnv);
   if (context.out.json) context.out.data({ file, problems }, () => "");
   else if (problems.length === 0) context.out.text(`${file}: fine\n`);

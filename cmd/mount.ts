@@ -5,6 +5,15 @@ import { Option } from "@commander-js/extra-typings";
 import { sizeArgument } from "./arguments.ts";
 import { example } from "./example.ts";
 import { notBuilt } from "./not_built.ts";
+import { resolvePath } from "../core/config/places.ts";
+import { systemClock } from "../core/platform/clock.ts";
+import { makeFolder } from "../core/platform/files.ts";
+import { O_APPEND, O_CREAT, O_WRONLY, openFd, pwriteFd } from "../core/platform/posix.ts";
+import { args, currentFolder, getEnv, hostname, selfCommand } from "../core/platform/process.ts";
+import { systemRandom } from "../core/platform/random.ts";
+import { spawnProgram } from "../core/platform/spawn.ts";
+import { FsError, type FsErrorCode } from "../core/fs/error.ts";
+import { DEFAULT_URL, parseServerUrl } from "../core/remote/address.ts";
 
 interface Options {
   readonly readOnly?: true;
@@ -19,9 +28,106 @@ interface Options {
   readonly background?: true;
 }
 
+/** How long a stop waits for what is still to be delivered; the rest stays in the journal for the next start. */
+const DRAIN_MS = 10_000;
+/** How long a stop goes on serving programs that still have files open. */
+const BUSY_MS = 10_000;
+
 /** Prints one ready line when mounted; stays until unmounted or the context's signal aborts. */
-function mount(_context: Context, _folder: string, _options: Options): Promise<void> {
-  return Promise.reject(notBuilt("mount"));
+async function mount(context: Context, folder: string, options: Options): Promise<void> {
+  if (options.view !== undefined) throw notBuilt("mount --view");
+  if (options.conflict !== undefined && options.conflict !== "keep-both") {
+    throw notBuilt(`mount --conflict ${options.conflict}`);
+  }
+  if (options.background === true) return await startInBackground(context);
+  const config = await context.config();
+  const dir = resolvePath(folder, currentFolder(), getEnv);
+  const cacheDir = resolvePath(options.cacheDir ?? config.cache.dir, currentFolder(), getEnv);
+  const url = parseServerUrl(context.server() ?? DEFAULT_URL);
+  const { openMount } = await import("../core/offline/open_mount.ts");
+  const { checkMountPoint, mountFuse } = await import("../fuse/mod.ts");
+  await checkMountPoint(dir);
+  const log = await logger(context, cacheDir);
+  const opened = await openMount({
+    url,
+    token: await context.token(),
+    dir,
+    cacheDir,
+    cacheBytes: options.cacheSize ?? config.cache.size,
+    policy: options.writePolicy,
+    readOnly: options.readOnly ?? false,
+    offline: options.offline ?? false,
+    host: hostname(),
+    clock: systemClock,
+    random: systemRandom,
+    log,
+  });
+  try {
+    const mounted = await mountFuse({
+      dir,
+      fs: opened.fs,
+      fsName: "anyfs",
+      readOnly: options.readOnly ?? false,
+      ...(options.allowOther === true ? { allowOther: true } : {}),
+      onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),
+    });
+    context.out.item({ mounted: mounted.dir, server: url }, () => `anyfs: ${url} is mounted at ${mounted.dir}`);
+    const stopped = new Promise<void>((resolve) => {
+      if (context.signal.aborted) resolve();
+      context.signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    await Promise.race([mounted.ended, stopped]);
+    await mounted.unmount();
+    await Promise.race([mounted.ended, systemClock.sleep(BUSY_MS)]);
+    await mounted.abort();
+    await mounted.ended;
+  } finally {
+    const delivered = await opened.close(DRAIN_MS);
+    if (!delivered) log("not everything could be delivered; it is kept in the journal and goes out at the next mount");
+  }
+}
+
+const errorText = (error: unknown): string => error instanceof Error ? error.stack ?? error.message : String(error);
+
+/** Remarks of a background mount go to a file: nobody reads its standard error any more. */
+async function logger(context: Context, cacheDir: string): Promise<(message: string) => void> {
+  if (getEnv("ANYFS_BACKGROUND") === undefined) return (message) => context.log.info(message);
+  await makeFolder(cacheDir);
+  const fd = openFd(`${cacheDir}/mount.log`, O_WRONLY | O_CREAT | O_APPEND);
+  return (message) =>
+    pwriteFd(fd, new TextEncoder().encode(`${new Date(systemClock.now()).toISOString()} ${message}\n`), 0);
+}
+
+/** A code whose exit status is the child's. */
+function codeOfExit(exit: number): FsErrorCode {
+  const codes: Record<number, FsErrorCode> = { 2: "invalid_input", 3: "not_found", 4: "conflict", 5: "unavailable" };
+  return codes[exit] ?? "internal";
+}
+
+/** Starts the same command detached and returns when it is mounted. */
+async function startInBackground(context: Context): Promise<void> {
+  const [program, ...first] = selfCommand();
+  const child = spawnProgram(program, [...first, ...args().filter((arg) => arg !== "--background")], {
+    env: { ANYFS_BACKGROUND: "1" },
+    output: "piped",
+    detached: true,
+  });
+  let said = "";
+  if (child.stdout !== null) {
+    for await (const bytes of child.stdout) {
+      said += new TextDecoder().decode(bytes);
+      if (said.includes("\n")) break;
+    }
+  }
+  if (said.includes("\n")) {
+    context.out.text(said);
+    child.unref();
+    return;
+  }
+  let why = "";
+  if (child.stderr !== null) { for await (const bytes of child.stderr) why += new TextDecoder().decode(bytes); }
+  const { code } = await child.exited;
+  throw new FsError(codeOfExit(code), why.replace(/^anyfs: /, "").trim() || "the mount ended before it was ready");
 }
 
 export const command: CommandModule = {

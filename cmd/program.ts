@@ -1,6 +1,6 @@
 /** The command tree: global flags, the table of commands, and how wrong usage is answered. */
 import { Command, CommanderError, Option } from "@commander-js/extra-typings";
-import { VERSION } from "../core/config/version.ts";
+import { versionLine } from "../core/config/version.ts";
 import { LEVELS } from "../core/observe/log.ts";
 import { printable } from "../core/observe/style.ts";
 import { print } from "../core/platform/process.ts";
@@ -41,7 +41,7 @@ function usageLine(text: string): string {
 export async function createProgram(which: string | null, start: (program: Command) => Start): Promise<Command> {
   const base = new Command("anyfs")
     .description("One file tree whose bytes live on several tiers: local disk, NAS and S3.")
-    .version(`anyfs ${VERSION}`, "-V, --version", "print version and commit")
+    .version(versionLine(), "-V, --version", "print version and commit")
     .exitOverride()
     .configureOutput({
       writeOut: (text) => print("stdout", text),

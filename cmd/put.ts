@@ -1,7 +1,7 @@
 /** `anyfs put`: stores local files, or standard input, in the tree. */
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
-import { treePath } from "./arguments.ts";
+import { parseTreePath } from "./arguments.ts";
 import { example } from "./example.ts";
 import { notBuilt } from "./not_built.ts";
 
@@ -25,7 +25,7 @@ export const command: CommandModule = {
       .option("-n, --no-clobber", "fail rather than replace a file")
       .action((source, path, { recursive, clobber }) =>
         start((context) =>
-          store(context, path === undefined || source === "-" ? null : source, treePath(path ?? source), {
+          store(context, path === undefined || source === "-" ? null : source, parseTreePath(path ?? source), {
             ...(recursive === undefined ? {} : { recursive }),
             ...(clobber ? {} : { noClobber: true }),
           })

@@ -61,6 +61,11 @@ export interface FuseMount {
   idle(): Promise<void>;
 }
 
+/** What `mountFuse` will check first, for who has something long to do before. Throws as it does. */
+export async function checkMountPoint(dir: string): Promise<void> {
+  await prepareMountPoint(dir, false, systemClock);
+}
+
 /**
  * Mounts and serves until it is unmounted; the process stays alive meanwhile. Resolves when the kernel has taken it.
  * The thread that calls this must never touch the mount synchronously: it would wait for itself.

@@ -25,11 +25,9 @@ export interface S3Settings {
   readonly secretAccessKey?: string;
   /** Where these settings come from, for messages. @default "[tiers.s3]" */
   readonly section?: string;
-  /** Longest wait for a connection, milliseconds. @default 5000 */
-  readonly connectTimeoutMs?: number;
   /** Longest time for one request, milliseconds, plus its bytes at `minBytesPerSec`. @default 15000 */
   readonly requestTimeoutMs?: number;
-  /** The slowest line that is not taken for a dead one, bytes a second. @default 65536 */
+  /** The slowest line that is not taken for a dead one, bytes a second and request. @default 32768 */
   readonly minBytesPerSec?: number;
   /** Tries of the SDK itself; the rest is the caller's policy. @default 2 */
   readonly maxAttempts?: number;
@@ -178,7 +176,7 @@ export class S3Connection {
 
   /** Milliseconds a request with so many bytes may take without being taken for dead. */
   allowance(bytes: number): number {
-    return (this.settings.requestTimeoutMs ?? 15_000) + bytes / (this.settings.minBytesPerSec ?? 65_536) * 1000;
+    return (this.settings.requestTimeoutMs ?? 15_000) + bytes / (this.settings.minBytesPerSec ?? 32_768) * 1000;
   }
 
   /**
@@ -293,7 +291,7 @@ export class S3Connection {
     }
     if (status >= 500) return make("unavailable", `${where} fails with HTTP ${status} (${failed.name})`);
     const unreachable = UNREACHABLE.has(failed.code ?? "") || failed.name === "TimeoutError" ||
-      /socket hang up|connection (?:reset|closed|refused)|ECONN|error sending request|premature|aborted/i
+      /error (?:sending request|reading a body)|client error|connection|socket|premature|dns error/i
         .test(failed.message);
     if (unreachable) {
       return make(

@@ -1,7 +1,7 @@
 /** The configuration: one TOML file, checked and typed, with the environment and the defaults applied. */
 import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
-import { FsError } from "../fs/error.ts";
+import { FsError, hasCode } from "../fs/error.ts";
 import { info, readText } from "../platform/files.ts";
 import {
   cacheFolder,
@@ -442,17 +442,21 @@ export function defaults(env: Environment): Config {
   return build(v.parse(fileSchema, {}), null, env, () => {});
 }
 
+/** The text of a configuration file. Throws `invalid_input`: without its file a run is wrongly configured. */
+export async function readConfigText(file: string): Promise<string> {
+  try {
+    return await readText(file);
+  } catch (cause) {
+    const missing = hasCode(cause, "not_found");
+    const reason = missing ? "no such file" : cause instanceof Error ? cause.message : String(cause);
+    const fix = missing ? `; anyfs config init ${file} writes one` : "";
+    throw new FsError("invalid_input", `configuration ${file}: ${reason}${fix}`, { path: file, cause });
+  }
+}
+
 /** Reads and checks one file. Throws `invalid_input` with the first problem and how many more there are. */
 export async function readConfig(file: string, env: Environment): Promise<Config> {
-  const text = await readText(file).catch((cause) => {
-    const reason = cause instanceof FsError && cause.code === "not_found"
-      ? "no such file"
-      : String(cause.message ?? cause);
-    throw new FsError("invalid_input", `configuration ${file}: ${reason}; anyfs config init ${file} writes one`, {
-      path: file,
-      cause,
-    });
-  });
+  const text = await readConfigText(file);
   const { config, problems } = checkConfig(text, file, env);
   if (config !== null) return config;
   const [first] = problems;

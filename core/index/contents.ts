@@ -20,7 +20,7 @@ export interface ChunkLocation {
 }
 
 /** The entries of a segment's chunk list; its hash was checked when it was stored. */
-function* chunkList(blob: Uint8Array): Generator<ChunkRef> {
+export function* chunkList(blob: Uint8Array): Generator<ChunkRef> {
   const view = new DataView(blob.buffer, blob.byteOffset, blob.byteLength);
   for (let at = 0; at + CHUNK_ENTRY_LENGTH <= blob.length; at += CHUNK_ENTRY_LENGTH) {
     yield { hash: blob.subarray(at, at + HASH_LENGTH), length: view.getUint32(at + HASH_LENGTH, true) };

@@ -15,6 +15,8 @@ export interface CommitHooks {
   syncData(): Promise<void>;
   /** Puts the database's write-ahead file there. */
   syncLog(): Promise<void>;
+  /** Called between two transactions. */
+  committed?(): void;
   /** A whole group was rolled back: what was visible is not any more. */
   rolledBack(error: Error): void;
 }
@@ -112,6 +114,7 @@ export class GroupCommit {
         this.#db.exec("COMMIT");
         committed = true;
         this.#open = false;
+        this.#hooks.committed?.();
         this.#gate = null;
         openGate();
         await this.#hooks.syncLog();

@@ -12,8 +12,10 @@ import type { ApplyRequest, ApplyResult, DeviceInfo, Index, StoredChunk, StoredF
 import type { Change, OpDone } from "./ops.ts";
 import { type PackInfo, Packs, type WalEntry } from "./packs.ts";
 import { CHANGE_ENTRY, CHANGE_NODE, migrate } from "./schema.ts";
+import { IndexThread } from "./index_thread.ts";
 import { Statements } from "./statements.ts";
 import { Tree } from "./tree.ts";
+import { verifyIndex } from "./verify.ts";
 
 export interface SqliteIndexOptions {
   /** Database file; `:memory:` for tests (then nothing is synced). */
@@ -34,6 +36,9 @@ export interface SqliteIndexOptions {
 const CHANGES_KEPT = 500_000;
 /** Left free after each start, so that numbers a crash took back are never given again. */
 const SEQ_GAP = 1_000_000;
+
+/** A checkpoint is due after so many changed rows: at most about 80 MB of write-ahead file. */
+const CHECKPOINT_WRITES = 20_000;
 
 interface Pending {
   kind: "entry" | "node";
@@ -59,6 +64,10 @@ export class SqliteIndex implements Index {
   #logFd = -1;
   #deviceRequests = new Map<number, number>();
   #stopPrune: () => void = () => {};
+  readonly #thread: IndexThread | null;
+  /** `finish`: the thread has done most of it. */
+  #checkpoint: "none" | "running" | "finish" = "none";
+  #writesAtCheckpoint = 0;
 
   /** Opens or creates the index. Throws not_supported for a newer format, corrupt when the file is no database. */
   constructor(options: SqliteIndexOptions) {
@@ -68,7 +77,7 @@ export class SqliteIndex implements Index {
     try {
       db = openDatabase(path);
       db.exec("PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA cache_size=-65536; PRAGMA temp_store=memory");
-      db.exec("PRAGMA wal_autocheckpoint=8000; PRAGMA journal_size_limit=67108864; PRAGMA mmap_size=268435456");
+      db.exec("PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864; PRAGMA mmap_size=268435456");
       migrate(db, path);
     } catch (error) {
       if (error instanceof FsError) throw error;
@@ -97,6 +106,7 @@ export class SqliteIndex implements Index {
     this.#seq = base + (base === 0 ? 0 : SEQ_GAP);
     this.#putMeta("seq_base", String(this.#seq));
     db.exec("COMMIT");
+    this.#thread = path === ":memory:" ? null : new IndexThread(path);
     if (path !== ":memory:") {
       this.#logFd = openFd(`${path}-wal`, O_RDONLY);
       syncFolder(path.slice(0, path.lastIndexOf("/")) || "/");
@@ -104,7 +114,12 @@ export class SqliteIndex implements Index {
     this.#group = new GroupCommit(db, {
       hasUnsyncedData: () => options.data.hasUnsynced(),
       syncData: () => options.data.sync(),
-      syncLog: () => this.#logFd < 0 ? Promise.resolve() : syncFd(this.#logFd),
+      syncLog: async () => {
+        if (this.#logFd < 0) return;
+        await syncFd(this.#logFd);
+        this.#checkpointIfGrown();
+      },
+      committed: () => this.#finishCheckpoint(),
       rolledBack: (error) => {
         this.#deviceRequests.clear();
         options.onRollback?.(error);
@@ -523,16 +538,33 @@ export class SqliteIndex implements Index {
   settle(): Promise<void> {
     return this.#group.settle();
   }
-  // deno-lint-ignore require-await
   async check(): Promise<string[]> {
-    const rows = this.#sql.rows("PRAGMA integrity_check").map((row) => String(row[0]));
-    return rows.length === 1 && rows[0] === "ok" ? [] : rows;
+    await this.settle();
+    return this.#thread === null ? verifyIndex(this.#db) : await this.#thread.run("verify");
+  }
+  /**
+   * Brings the write-ahead file into the database on another thread when much has been written; an automatic checkpoint
+   * would hold up a commit, and with it everybody, for the time of two disk waits and all the pages.
+   */
+  #checkpointIfGrown(): void {
+    if (this.#thread === null || this.#checkpoint !== "none") return;
+    if (this.#sql.writes - this.#writesAtCheckpoint < CHECKPOINT_WRITES) return;
+    this.#writesAtCheckpoint = this.#sql.writes;
+    this.#checkpoint = "running";
+    this.#thread.run("checkpoint").then(() => this.#checkpoint = "finish", () => this.#checkpoint = "none");
+  }
+  /** Between two transactions: the few pages since the thread's checkpoint, so that the file can be begun anew. */
+  #finishCheckpoint(): void {
+    if (this.#checkpoint !== "finish") return;
+    this.#checkpoint = "none";
+    this.#db.exec("PRAGMA wal_checkpoint(PASSIVE)");
   }
   async close(): Promise<void> {
     this.#stopPrune();
     try {
       await this.#group.settle();
     } finally {
+      this.#thread?.close();
       if (this.#logFd >= 0) closeFd(this.#logFd);
       this.#db.close();
     }

@@ -6,6 +6,8 @@ export type Row = readonly SqlValue[];
 export class Statements {
   readonly #db: Database;
   readonly #prepared = new Map<string, Statement>();
+  /** Statements that may have changed something. */
+  writes = 0;
 
   constructor(db: Database) {
     this.#db = db;
@@ -30,10 +32,12 @@ export class Statements {
   }
   /** Runs it; returns how many rows it changed. */
   run(text: string, ...values: SqlValue[]): number {
+    this.writes++;
     return Number(this.#statement(text).run(...values).changes);
   }
   /** Runs an INSERT that may not conflict; returns its rowid. Never use it with ON CONFLICT: the id would be another row's. */
   insert(text: string, ...values: SqlValue[]): number {
+    this.writes++;
     return Number(this.#statement(text).run(...values).lastInsertRowid);
   }
   exec(text: string): void {

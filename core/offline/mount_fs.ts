@@ -85,7 +85,7 @@ export class MountFs implements InodeFs {
   readonly #delivery: Delivery;
   readonly #stacks = new Map<number, LayerStack>();
   readonly #open = new Map<number, OpenNode>();
-  readonly #handles = new Map<number, { ino: number; append: boolean; created: Outgoing | null }>();
+  readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
   readonly #busy = new Set<number>();
   readonly #announced = new Map<number, number>();
   readonly #loading = new Map<number, Promise<void>>();
@@ -816,7 +816,7 @@ export class MountFs implements InodeFs {
     if (before !== null) this.#cache.release(before.hash, before.size);
     open.retained = wanted;
   }
-  #openHandle(node: Stat, flags: number): OpenResult {
+  #openHandle(node: Stat): OpenResult {
     let open = this.#open.get(node.ino);
     if (open === undefined) {
       open = { ino: node.ino, opens: 0, orphan: null, retained: null };
@@ -825,8 +825,7 @@ export class MountFs implements InodeFs {
     open.opens++;
     this.#retain(open, node);
     const fh = this.#nextFh++;
-    const O_APPEND = 0o2000;
-    this.#handles.set(fh, { ino: node.ino, append: (flags & O_APPEND) !== 0, created: null });
+    this.#handles.set(fh, { ino: node.ino, created: null });
     // The kernel's pages are of this content, or were written through us: they may stay.
     const seen = this.#lastContent.get(node.ino);
     const keepCache = seen !== undefined && (this.#stacks.has(node.ino) || seen === node.content);
@@ -838,7 +837,7 @@ export class MountFs implements InodeFs {
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#stat(ino);
     if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0) return this.#openSlowly(ino, flags);
-    return this.#openHandle(node, flags);
+    return this.#openHandle(node);
   }
   async #openSlowly(ino: number, flags: number): Promise<OpenResult> {
     if (this.#busy.has(ino) && this.#mode === "online") {
@@ -848,7 +847,7 @@ export class MountFs implements InodeFs {
       );
     }
     const node = await this.#stat(ino);
-    const result = this.#openHandle(node, flags);
+    const result = this.#openHandle(node);
     if ((flags & O_TRUNC) !== 0 && (flags & 3) !== 0 && isFile(node)) {
       const stack = this.#stackFor(node);
       if (stack.size > 0) {
@@ -863,11 +862,11 @@ export class MountFs implements InodeFs {
     parent: number,
     name: string,
     mode: number,
-    flags: number,
+    _flags: number,
     caller: Caller,
   ): Promise<{ stat: Stat; open: OpenResult }> {
     const stat = await this.#make(parent, name, S_IFREG | (mode & 0o7777), 0, caller);
-    const open = this.#openHandle(stat, flags);
+    const open = this.#openHandle(stat);
     const handle = this.#handles.get(open.fh);
     // Close of a file that stays empty has to make its creation durable.
     if (handle !== undefined) handle.created = this.#delivery.list().at(-1) ?? null;
@@ -932,17 +931,17 @@ export class MountFs implements InodeFs {
     return into;
   }
 
-  write(ino: number, fh: number, offset: number, data: Uint8Array, flags: WriteFlags): Awaitable<number> {
+  write(ino: number, _fh: number, offset: number, data: Uint8Array, flags: WriteFlags): Awaitable<number> {
     const node = this.#stat(ino);
     if (node instanceof Promise) {
       const copy = data.slice();
-      return node.then((stat) => this.#write(stat, fh, offset, copy, flags));
+      return node.then((stat) => this.#write(stat, offset, copy, flags));
     }
-    return this.#write(node, fh, offset, data, flags);
+    return this.#write(node, offset, data, flags);
   }
-  #write(node: Stat, fh: number, offset: number, data: Uint8Array, flags: WriteFlags): number {
+  #write(node: Stat, offset: number, data: Uint8Array, flags: WriteFlags): number {
     const stack = this.#stackFor(node);
-    const at = this.#handles.get(fh)?.append === true && !flags.fromCache ? Math.max(offset, stack.size) : offset;
+    const at = flags.append === true ? Math.max(offset, stack.size) : offset;
     if (at + data.length > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large");
     try {
       stack.top().write(at, data, () => this.#stagingPath());

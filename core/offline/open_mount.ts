@@ -32,7 +32,7 @@ export interface OpenedMount {
 }
 
 /** How long the first connection may take when nothing can be served without it. */
-const FIRST_CONNECTION_MS = 10_000;
+const FIRST_CONNECTION_MS = 3000;
 
 /**
  * Opens the client's side. Throws unavailable when the server can't be reached and there is nothing here yet to serve,
@@ -110,8 +110,7 @@ async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => str
     for (;;) {
       await o.clock.sleep(50);
       const why = reason();
-      if (/token|unauthori[sz]ed|access denied/i.test(why)) return "refused" as const;
-      if (!fs.canWorkOffline && /refused|unreachable|can't reach|cannot reach/i.test(why)) return "away" as const;
+      if (why.includes("refuses access")) return "refused" as const;
       if (fs.mode === "online") return "up" as const;
     }
   })();

@@ -48,3 +48,8 @@ export function terminalColumns(): number | null {
     return null;
   }
 }
+
+/** How to start this program once more: the binary, or the runtime with the main module. */
+export function selfCommand(): [program: string, ...args: string[]] {
+  return isStandalone() ? [Deno.execPath()] : [Deno.execPath(), "run", "-A", Deno.mainModule];
+}

@@ -208,7 +208,7 @@ async function writeFile(context: ServerContext, call: Call, asked: string): Pro
   const now = mode !== undefined || mtime !== undefined || uid !== undefined
     ? await fs.stat(path, { signal })
     : written;
-  return jsonResponse(nodeJson(path, now), stat === null ? 201 : 200, {
+  return jsonResponse(call.query.get("as") === "stat" ? now : nodeJson(path, now), stat === null ? 201 : 200, {
     etag: etagOf(now),
     "x-anyfs-version": String(now.version),
   });

@@ -11,15 +11,15 @@ export interface FaultProxy extends AsyncDisposable {
   refuse(): void;
   /** A black hole: connections are accepted, and no byte passes in either direction. */
   hang(): void;
-  /** Every connection is cut once `bytes` more have come from the server, or gone to it. */
-  cutAfter(bytes: number, direction: "from server" | "to server"): void;
+  /** Every connection is cut once `bytes` more have come from the server, or gone to it. Resolves at the first cut. */
+  cutAfter(bytes: number, direction: "from server" | "to server"): Promise<void>;
   /** Every piece takes `ms` longer. */
   delay(ms: number): void;
 }
 
 type Mode =
   | { readonly kind: "pass" | "refuse" | "hang" }
-  | { readonly kind: "cut"; left: number; readonly direction: string }
+  | { readonly kind: "cut"; left: number; readonly direction: string; readonly onCut: () => void }
   | { readonly kind: "delay"; readonly ms: number };
 
 /** @param target `host:port` or a URL to forward to */
@@ -65,7 +65,10 @@ export function startFaultProxy(target: string): FaultProxy {
           mode.left -= piece.length;
         }
         for (let at = 0; at < piece.length;) at += await to.write(piece.subarray(at));
-        if (mode.kind === "cut" && mode.left === 0) break;
+        if (mode.kind === "cut" && mode.direction === direction && mode.left === 0) {
+          mode.onCut();
+          break;
+        }
       }
     } catch {
       // Either side is gone: so is the other.
@@ -100,7 +103,7 @@ export function startFaultProxy(target: string): FaultProxy {
     pass: () => set({ kind: "pass" }),
     refuse: () => set({ kind: "refuse" }),
     hang: () => set({ kind: "hang" }),
-    cutAfter: (bytes, direction) => set({ kind: "cut", left: bytes, direction }),
+    cutAfter: (bytes, direction) => new Promise((onCut) => set({ kind: "cut", left: bytes, direction, onCut })),
     delay: (ms) => set({ kind: "delay", ms }),
     [Symbol.asyncDispose]() {
       set({ kind: "refuse" });
