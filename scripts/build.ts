@@ -62,7 +62,10 @@ async function build(): Promise<void> {
   Deno.mkdirSync(`${ROOT}/dist`, { recursive: true });
   Deno.mkdirSync(WORK, { recursive: true });
   Deno.writeTextFileSync(`${ROOT}/dist/build_info.json`, JSON.stringify({ commit: await currentCommit() }) + "\n");
-  const config = await productionConfig(ROOT, WORK);
+  const config = await productionConfig(ROOT, WORK, [
+    "main.ts",
+    ...filesToEmbed().filter((path) => path.endsWith(".ts")),
+  ]);
   const known = await findRuntimeStub(ROOT);
   let done = false;
   if (known !== null) {

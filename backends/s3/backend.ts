@@ -21,7 +21,7 @@ import { Serial } from "../../core/fs/serial.ts";
 import { type DirEntry, S_IFDIR, S_IFREG, type Stat } from "../../core/fs/stat.ts";
 import { type Clock, systemClock } from "../../core/platform/clock.ts";
 import { type Random, systemRandom } from "../../core/platform/random.ts";
-import { S3Connection, type S3Settings, statusOf } from "./connection.ts";
+import { S3Connection, type S3Settings, sizeOf, statusOf } from "./connection.ts";
 import { keyOf, unescapeKey } from "./keys.ts";
 import { copySource, getRange, MIN_PART, ObjectSink, PartedUpload, putWhole, streamRange } from "./transfer.ts";
 
@@ -176,10 +176,13 @@ export class S3Backend implements Backend {
     const connection = this.#connection;
     const found = await connection.call("stat", key, 0, signal, async ({ client, sdk, signal }) => {
       try {
-        const answer = await client.send(new sdk.HeadObjectCommand({ Bucket: connection.bucket, Key: key }), {
-          abortSignal: signal,
-        });
-        return { size: answer.ContentLength ?? 0, etag: answer.ETag, mtimeSec: seconds(answer.LastModified) };
+        const answer = await client.send(
+          new sdk.HeadObjectCommand({ Bucket: connection.bucket, Key: key, ResponseContentEncoding: "identity" }),
+          {
+            abortSignal: signal,
+          },
+        );
+        return { size: sizeOf(answer.ContentLength, key), etag: answer.ETag, mtimeSec: seconds(answer.LastModified) };
       } catch (error) {
         if (statusOf(error) === 404) return null;
         throw error;

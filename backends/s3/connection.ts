@@ -74,6 +74,12 @@ export function statusOf(error: unknown): number {
   return asSdkFailure(error).$metadata?.httpStatusCode ?? 0;
 }
 
+/** The size a HEAD tells. A missing one is no empty object. */
+export function sizeOf(contentLength: number | undefined, key: string): number {
+  if (contentLength !== undefined) return contentLength;
+  throw new FsError("internal", `stat ${key}: the server does not tell the size of the object`, { path: key });
+}
+
 const DENIED = new Set([
   "AccessDenied",
   "AllAccessDisabled",

@@ -15,7 +15,7 @@ import {
   type StoreSpace,
 } from "../../core/fs/object_store.ts";
 import { systemRandom } from "../../core/platform/random.ts";
-import { S3Connection, type S3Settings, statusOf } from "./connection.ts";
+import { S3Connection, type S3Settings, sizeOf, statusOf } from "./connection.ts";
 import { getRange, ObjectSink, putWhole, streamRange } from "./transfer.ts";
 
 export interface S3ObjectStoreOptions extends S3Settings {
@@ -123,10 +123,14 @@ export class S3ObjectStore implements ObjectStore {
     const found = await connection.call("head", key, 0, signal, async ({ client, sdk, signal }) => {
       try {
         const answer = await client.send(
-          new sdk.HeadObjectCommand({ Bucket: connection.bucket, Key: this.#key(key) }),
+          new sdk.HeadObjectCommand({
+            Bucket: connection.bucket,
+            Key: this.#key(key),
+            ResponseContentEncoding: "identity",
+          }),
           { abortSignal: signal },
         );
-        return { size: answer.ContentLength ?? 0, etag: answer.ETag };
+        return { size: sizeOf(answer.ContentLength, key), etag: answer.ETag };
       } catch (error) {
         if (statusOf(error) === 404) return null;
         throw error;

@@ -7,6 +7,7 @@
 import type { CompletedPart, GetObjectCommandOutput } from "@aws-sdk/client-s3";
 import { hasCode } from "../../core/fs/error.ts";
 import { shortObject } from "../../core/fs/object_store.ts";
+import { systemRandom } from "../../core/platform/random.ts";
 import { contentMd5, MIB, type S3Connection, statusOf } from "./connection.ts";
 
 /** Most parts of one upload (S3 limit 10,000). */
@@ -32,6 +33,22 @@ function conditionHeaders(
   return etag === undefined ? {} : { IfMatch: etag };
 }
 
+/** The metadata by which a write recognises its own work. */
+const WRITE_TOKEN = "anyfs-write";
+
+/**
+ * Did the write with this token happen? A request whose answer was lost is repeated by the runtime and by the SDK; the
+ * repeated one then fails on what the first has done, which is no failure.
+ */
+async function isDone(connection: S3Connection, key: string, token: string, signal: AbortSignal | undefined) {
+  return await connection.call("put", key, 0, signal, async ({ client, sdk, signal }) => {
+    const found = await client.send(new sdk.HeadObjectCommand({ Bucket: connection.bucket, Key: key }), {
+      abortSignal: signal,
+    });
+    return found.Metadata?.[WRITE_TOKEN] === token;
+  }).catch(() => false);
+}
+
 /** One PUT of a whole object. `key` is the full key in the bucket. Throws conflict when the conditions are not met. */
 export async function putWhole(
   connection: S3Connection,
@@ -40,6 +57,8 @@ export async function putWhole(
   signal: AbortSignal | undefined,
   conditions: PutConditions = {},
 ): Promise<void> {
+  const conditional = conditions.absent === true || conditions.etag !== undefined;
+  const token = systemRandom.uuid();
   const put = (etag?: string) =>
     connection.call("put", key, bytes.length, signal, ({ client, sdk, signal }) =>
       client.send(
@@ -50,20 +69,26 @@ export async function putWhole(
           ContentLength: bytes.length,
           ContentMD5: contentMd5(bytes),
           ...conditionHeaders(conditions, etag),
+          ...(conditional ? { Metadata: { [WRITE_TOKEN]: token } } : {}),
         }),
         { abortSignal: signal },
       ));
-  if (conditions.etag === undefined) {
-    await put();
-    return;
+  // Ceph compares If-Match of a PUT letter by letter with the ETag without quotes; others take both spellings.
+  const spellings = conditions.etag === undefined
+    ? [undefined]
+    : [conditions.etag.replaceAll('"', ""), conditions.etag];
+  let failed: unknown;
+  for (const etag of spellings) {
+    try {
+      await put(etag);
+      return;
+    } catch (error) {
+      if (!conditional || !hasCode(error, "conflict")) throw error;
+      if (await isDone(connection, key, token, signal)) return;
+      failed = error;
+    }
   }
-  try {
-    // Ceph compares If-Match of a PUT letter by letter with the ETag without quotes; others take both spellings.
-    await put(conditions.etag.replaceAll('"', ""));
-  } catch (error) {
-    if (!hasCode(error, "conflict")) throw error;
-    await put(conditions.etag);
-  }
+  throw failed;
 }
 
 /** An upload in parts. At most `parallelParts` are in flight: `part` waits for room. End it with `complete` or `abort`. */
@@ -79,27 +104,42 @@ export class PartedUpload {
   #next = 1;
   #failure: unknown;
 
-  private constructor(connection: S3Connection, key: string, uploadId: string, signal: AbortSignal | undefined) {
+  readonly #token: string;
+
+  private constructor(
+    connection: S3Connection,
+    key: string,
+    uploadId: string,
+    token: string,
+    signal: AbortSignal | undefined,
+  ) {
     this.#connection = connection;
     this.#key = key;
     this.#uploadId = uploadId;
+    this.#token = token;
     this.#signal = signal;
   }
 
   static async begin(connection: S3Connection, key: string, signal: AbortSignal | undefined): Promise<PartedUpload> {
     // Not abortable in mid-air: an upload that S3 has begun and nobody knows the id of could never be cleaned up.
     signal?.throwIfAborted();
+    const token = systemRandom.uuid();
     const begun = await connection.call(
       "put",
       key,
       0,
       undefined,
       ({ client, sdk, signal }) =>
-        client.send(new sdk.CreateMultipartUploadCommand({ Bucket: connection.bucket, Key: key }), {
-          abortSignal: signal,
-        }),
+        client.send(
+          new sdk.CreateMultipartUploadCommand({
+            Bucket: connection.bucket,
+            Key: key,
+            Metadata: { [WRITE_TOKEN]: token },
+          }),
+          { abortSignal: signal },
+        ),
     );
-    return new PartedUpload(connection, key, begun.UploadId ?? "", signal);
+    return new PartedUpload(connection, key, begun.UploadId ?? "", token, signal);
   }
 
   get count(): number {
@@ -177,7 +217,7 @@ export class PartedUpload {
     if (this.#failure !== undefined) throw this.#failure;
     this.#signal?.throwIfAborted();
     this.#parts.sort((a, b) => (a.PartNumber ?? 0) - (b.PartNumber ?? 0));
-    await this.#connection.call("put", this.#key, 0, this.#signal, ({ client, sdk, signal }) =>
+    await this.#connection.call("complete", this.#key, 0, this.#signal, ({ client, sdk, signal }) =>
       client.send(
         new sdk.CompleteMultipartUploadCommand({
           Bucket: this.#connection.bucket,
@@ -187,7 +227,9 @@ export class PartedUpload {
           ...conditionHeaders(conditions),
         }),
         { abortSignal: signal },
-      ));
+      )).catch(async (error) => {
+        if (!await isDone(this.#connection, this.#key, this.#token, this.#signal)) throw error;
+      });
   }
 
   /** Removes every part that was uploaded. Never throws: the failure that led here is the one to report. */
@@ -349,6 +391,8 @@ export function getRange(
         new sdk.GetObjectCommand({
           Bucket: connection.bucket,
           Key: key,
+          // Else fetch would unpack what somebody stored with Content-Encoding gzip.
+          ResponseContentEncoding: "identity",
           ...(range === undefined ? {} : { Range: range }),
           ...(etag === undefined ? {} : { IfMatch: etag }),
         }),
@@ -363,6 +407,10 @@ export function getRange(
     const destroy = () => body.destroy?.();
     signal.addEventListener("abort", destroy, { once: true });
     const total = Number(/\/(\d+)$/.exec(answer.ContentRange ?? "")?.[1] ?? answer.ContentLength);
+    if (!Number.isSafeInteger(total)) {
+      destroy();
+      throw new Error("the answer does not tell the size of the object");
+    }
     if (length !== undefined && total < offset + length && !request.short) {
       destroy();
       throw shortObject(key, total, offset + length);

@@ -157,3 +157,8 @@ export function toFsError(error: unknown, details: FsErrorDetails = {}): FsError
 export function hasCode(error: unknown, code: FsErrorCode): boolean {
   return error instanceof FsError && error.code === code;
 }
+
+/** As AbortSignal.throwIfAborted, with an FsError: `cancelled`, or what the signal was aborted with. */
+export function throwIfCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw toFsError(signal.reason);
+}

@@ -557,7 +557,11 @@ export class SqliteIndex implements Index {
   #finishCheckpoint(): void {
     if (this.#checkpoint !== "finish") return;
     this.#checkpoint = "none";
-    this.#db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    try {
+      this.#db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+    } catch {
+      // The next one makes up for it; what is committed is safe in the write-ahead file.
+    }
   }
   async close(): Promise<void> {
     this.#stopPrune();

@@ -135,72 +135,53 @@ function inPieces(bytes: Uint8Array): ReadableStream<Uint8Array> {
   }, { highWaterMark: 0 });
 }
 
-/**
- * A writable stream whose bytes come out of `readable`. A write resolves when its bytes were taken, the close when
- * `done` resolves; a failure of `done` fails the writer with the same error. An abort errors `readable`.
- */
-export function pipe(): {
-  writable: WritableStream<Uint8Array>;
-  readable: ReadableStream<Uint8Array>;
-  settle: (done: Promise<unknown>) => void;
-} {
-  let feed: ReadableStreamDefaultController<Uint8Array> | undefined;
-  let taken: (() => void) | undefined;
-  let failure: unknown;
-  let finished: Promise<unknown> = Promise.resolve();
-  let sink: WritableStreamDefaultController | undefined;
-  const fail = (error: unknown) => {
-    failure ??= error;
-    taken?.();
-    sink?.error(failure);
-  };
-  const readable = new ReadableStream<Uint8Array>({
-    start(controller) {
-      feed = controller;
-    },
-    pull() {
-      taken?.();
-    },
-  }, { highWaterMark: 0 });
-  const writable = new WritableStream<Uint8Array>({
-    start(controller) {
-      sink = controller;
-    },
-    async write(bytes) {
-      if (failure !== undefined) throw failure;
-      if (bytes.length === 0) return;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      // A copy: the reader may hold a small beginning for longer than the writer keeps its buffer.
-      try {
-        feed?.enqueue(bytes.length <= INLINE_LIMIT ? bytes.slice() : bytes);
-      } catch (error) {
-        // The reader has given up; `done` says why.
-        await finished;
-        throw error;
-      }
-      taken = resolve;
-      await promise;
-      if (failure !== undefined) throw failure;
-    },
-    async close() {
-      feed?.close();
-      await finished;
-    },
-    abort(reason) {
-      const error = reason instanceof FsError
-        ? reason
-        : new FsError("cancelled", "the write was aborted", { cause: reason });
-      failure ??= error;
-      taken?.();
-      feed?.error(error);
-    },
-  }, { highWaterMark: 1 });
-  return {
-    writable,
-    readable,
-    settle(done) {
-      finished = done;
-      done.catch(fail);
-    },
-  };
+/** Bytes that are pushed, as a stream that is read: the push resolves when the bytes have been taken. */
+export class Feed {
+  readonly readable: ReadableStream<Uint8Array>;
+  #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #taken: () => void = () => {};
+  #ended: (() => Promise<unknown>) | null = null;
+  #done: Promise<unknown> = Promise.resolve();
+
+  constructor() {
+    this.readable = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        this.#controller = controller;
+      },
+      pull: () => this.#taken(),
+      cancel: () => this.#taken(),
+    }, { highWaterMark: 0 });
+  }
+
+  /** `done` is the reader's end: once it has failed, a push fails with its error. */
+  endsWith(done: Promise<unknown>): void {
+    const end = () => done;
+    this.#done = done;
+    done.then(() => this.#ended = end, () => {
+      this.#ended = end;
+      this.#taken();
+    });
+  }
+
+  async push(bytes: Uint8Array): Promise<void> {
+    if (this.#ended !== null) await this.#ended();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#taken = resolve;
+    // A copy of what is small: the reader may hold a small beginning for longer than the writer keeps its buffer.
+    try {
+      this.#controller?.enqueue(bytes.length <= INLINE_LIMIT ? bytes.slice() : bytes);
+    } catch (error) {
+      // The reader has given up; its end says why.
+      await this.#done;
+      throw error;
+    }
+    await promise;
+    if (this.#ended !== null) await this.#ended();
+  }
+  end(): void {
+    this.#controller?.close();
+  }
+  fail(error: unknown): void {
+    this.#controller?.error(error);
+  }
 }

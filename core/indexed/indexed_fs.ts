@@ -9,8 +9,9 @@ import type {
   StatFs,
   WriteOptions,
 } from "../fs/contract.ts";
-import { FsError, hasCode, toFsError } from "../fs/error.ts";
+import { FsError, hasCode, throwIfCancelled, toFsError } from "../fs/error.ts";
 import { failure, noAttribute } from "../fs/failure.ts";
+import { makeFileWriter } from "../fs/file_writer.ts";
 import { checkName, PATH_MAX } from "../fs/names.ts";
 import { Serial } from "../fs/serial.ts";
 import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
@@ -22,8 +23,9 @@ import { hex } from "../store/hash.ts";
 import { type ChunkRef, encodeManifest, type ManifestView } from "../store/manifest.ts";
 import { decodeManifest } from "../store/manifest.ts";
 import type { ContentReader } from "./content_reader.ts";
-import { type ContentWriter, pipe, type StoredContent } from "./content_writer.ts";
+import { type ContentWriter, Feed, type StoredContent } from "./content_writer.ts";
 import type { IndexedFs } from "./core.ts";
+import { FileHandle } from "./file_handle.ts";
 
 export interface TieredFsOptions {
   readonly index: Index;
@@ -34,6 +36,8 @@ export interface TieredFsOptions {
   readonly clock: Clock;
   /** Owner of new nodes. */
   readonly owner: { readonly uid: number; readonly gid: number };
+  /** A path for a staging file that nothing else uses. */
+  readonly stagingPath: () => string;
   /** Room of the place where new bytes go, bytes. */
   readonly space: () => Promise<{ total: number; free: number }>;
 }
@@ -166,13 +170,14 @@ export class TieredFs implements IndexedFs {
   // --- reading ---
 
   async stat(path: string, options: CallOptions = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     return await this.#withTier(await this.#resolve("stat", path));
   }
   lstat(path: string, options: CallOptions = {}): Promise<Stat> {
     return this.stat(path, options);
   }
-  async exists(path: string): Promise<boolean> {
+  async exists(path: string, options: CallOptions = {}): Promise<boolean> {
+    throwIfCancelled(options.signal);
     try {
       await this.#resolve("exists", path);
       return true;
@@ -196,14 +201,14 @@ export class TieredFs implements IndexedFs {
 
   async read(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
     const { offset, length } = range("read", path, options);
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const { content } = await this.#regular("read", path);
     if (content === null) return new Uint8Array();
     return await this.#o.reader.read(await this.#o.reader.view(content), offset, length, options.signal);
   }
   async openRead(path: string, options: ReadOptions = {}): Promise<ReadableStream<Uint8Array>> {
     const { offset, length } = range("read", path, options);
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const { content } = await this.#regular("read", path);
     const view = content === null ? null : await this.#o.reader.view(content);
     return this.#o.reader.stream(() => Promise.resolve(view), offset, length, options.signal);
@@ -221,7 +226,7 @@ export class TieredFs implements IndexedFs {
   // --- writing ---
 
   async write(path: string, data: Uint8Array, options: WriteOptions = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     await this.#checkTarget("write", path, options);
     for (let tries = 0;; tries++) {
       using content = await this.#o.writer.fromBytes(data, options.signal);
@@ -235,12 +240,22 @@ export class TieredFs implements IndexedFs {
   }
 
   async openWrite(path: string, options: WriteOptions = {}): Promise<FileWriter> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     await this.#checkTarget("write", path, options);
-    const { writable, readable, settle } = pipe();
-    const done = this.#writeStream(path, readable, options);
-    settle(done);
-    return { writable, done };
+    const feed = new Feed();
+    const stored = this.#writeStream(path, feed.readable, options);
+    feed.endsWith(stored);
+    return makeFileWriter(path, {
+      write: (bytes) => feed.push(bytes),
+      commit() {
+        feed.end();
+        return stored;
+      },
+      async discard() {
+        feed.fail(new FsError("cancelled", `write ${path}: the writer gave up`, { operation: "write", path }));
+        await stored.catch(() => {});
+      },
+    }, options.signal);
   }
   async #writeStream(path: string, readable: ReadableStream<Uint8Array>, options: WriteOptions): Promise<Stat> {
     using content = await this.#o.writer.fromStream(readable, options.signal);
@@ -313,7 +328,7 @@ export class TieredFs implements IndexedFs {
   async append(path: string, data: Uint8Array, options: CallOptions = {}): Promise<Stat> {
     return await this.#changes.run(path, () =>
       this.#racing(async () => {
-        options.signal?.throwIfAborted();
+        throwIfCancelled(options.signal);
         const parent = await this.#parent("append", path);
         if (parent === null) throw failure("is_a_directory", "append", path);
         const found = await this.#index.lookup(parent.dir.ino, parent.name);
@@ -345,7 +360,7 @@ export class TieredFs implements IndexedFs {
     }
     return await this.#changes.run(path, () =>
       this.#racing(async () => {
-        options.signal?.throwIfAborted();
+        throwIfCancelled(options.signal);
         const found = await this.#regular("truncate", path);
         const nothing = () => new Uint8Array();
         return await this.change("truncate", path, found, { dirty: new Extents(), size }, nothing, options.signal);
@@ -406,14 +421,41 @@ export class TieredFs implements IndexedFs {
     }
   }
 
+  /** Opens a file to read and write in place. `create`: also one that does not exist yet. */
+  async open(
+    path: string,
+    options: CallOptions & { readonly create?: boolean; readonly exclusive?: boolean; readonly mode?: number } = {},
+  ): Promise<FileHandle> {
+    if (options.create && (options.exclusive || !await this.exists(path))) {
+      try {
+        const mode = options.mode === undefined ? {} : { mode: options.mode };
+        await this.#place("open", path, null, 0, [], { exclusive: true, ...mode });
+      } catch (error) {
+        if (options.exclusive || !hasCode(error, "already_exists")) throw error;
+      }
+    }
+    const found = await this.#regular("open", path);
+    const { reader } = this.#o;
+    return new FileHandle({
+      stat: (ino) => this.#index.stat(ino),
+      readContent: async (content, offset, length, signal) =>
+        await reader.read(await reader.view(content), offset, length, signal),
+      change: async (base, change, written) => {
+        const done = await this.change("write", path, base, change, written);
+        return done === AGAIN ? null : done;
+      },
+      stagingPath: this.#o.stagingPath,
+    }, found);
+  }
+
   async copy(from: string, to: string, options: CallOptions = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const source = await this.#regular("copy", from);
     return await this.#place("copy", to, source.content, source.size, [], { mode: source.mode & 0o7777 });
   }
 
   async rename(from: string, to: string, options: CallOptions = {}): Promise<void> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const source = await this.#parent("rename", from);
     const target = await this.#parent("rename", to);
     if (source === null || target === null) {
@@ -435,7 +477,7 @@ export class TieredFs implements IndexedFs {
   }
 
   async removeFile(path: string, options: CallOptions = {}): Promise<void> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const parent = await this.#parent("remove", path);
     if (parent === null) throw failure("is_a_directory", "remove", path);
     await this.#apply("remove", path, [{
@@ -455,7 +497,7 @@ export class TieredFs implements IndexedFs {
     let after = options.after ?? null;
     let left = options.limit ?? Infinity;
     while (left > 0) {
-      options.signal?.throwIfAborted();
+      throwIfCancelled(options.signal);
       const page = await this.#index.readDir(dir.ino, after, Math.min(PAGE, left));
       for (const entry of page) yield { name: entry.name, stat: await this.#withTier(entry.stat) };
       const last = page.at(-1);
@@ -466,7 +508,7 @@ export class TieredFs implements IndexedFs {
   }
 
   async createDir(path: string, options: CallOptions & { readonly mode?: number } = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const parent = await this.#parent("mkdir", path);
     if (parent === null) throw failure("already_exists", "mkdir", path);
     const mode = S_IFDIR | ((options.mode ?? 0o755) & 0o7777);
@@ -510,10 +552,10 @@ export class TieredFs implements IndexedFs {
   }
 
   async removeDir(path: string, options: CallOptions = {}): Promise<void> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const parent = await this.#parent("rmdir", path);
     if (parent === null) {
-      throw new FsError("permission_denied", "rmdir /: the root folder can't be removed", { path });
+      throw new FsError("invalid_input", "rmdir /: the root folder can't be removed", { operation: "rmdir", path });
     }
     await this.#apply("rmdir", path, [{
       t: "rmdir",
@@ -547,7 +589,7 @@ export class TieredFs implements IndexedFs {
   async #empty(ino: number, path: string, signal: AbortSignal | undefined): Promise<void> {
     const stack: { ino: number; from: { parent: number; entry: DirEntry } | null }[] = [{ ino, from: null }];
     for (let top = stack.at(-1); top !== undefined; top = stack.at(-1)) {
-      signal?.throwIfAborted();
+      throwIfCancelled(signal);
       const page = await this.#index.readDir(top.ino, null, REMOVE_BATCH);
       const folder = page.find((entry) => type(entry.stat) === S_IFDIR);
       const files = page.filter((entry) => type(entry.stat) !== S_IFDIR);
@@ -592,7 +634,7 @@ export class TieredFs implements IndexedFs {
   // --- links, attributes ---
 
   async symlink(target: string, path: string, options: CallOptions = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     if (target === "" || target.includes("\0")) {
       throw new FsError("invalid_input", `symlink ${path}: ${JSON.stringify(target)} is not a target`, { path });
     }
@@ -612,7 +654,7 @@ export class TieredFs implements IndexedFs {
     }
   }
   async hardLink(existing: string, path: string, options: CallOptions = {}): Promise<Stat> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     const found = await this.#resolve("link", existing);
     if (type(found) === S_IFDIR) throw failure("permission_denied", "link", existing);
     const parent = await this.#parent("link", path);
@@ -633,6 +675,9 @@ export class TieredFs implements IndexedFs {
     if (!Number.isInteger(mode) || mode < 0 || mode > 0o7777) {
       throw new FsError("invalid_input", `chmod ${path}: ${mode} is not a mode of 0 to 0o7777`, { path });
     }
+    const found = await this.#resolve("chmod", path);
+    // As chmod(2) of a link itself on Linux: its mode means nothing.
+    if (type(found) === S_IFLNK) throw failure("not_supported", "chmod", path);
     await this.#attr("chmod", path, { mode });
   }
   async chown(path: string, uid: number, gid: number): Promise<void> {
@@ -667,7 +712,7 @@ export class TieredFs implements IndexedFs {
     value: Uint8Array,
     options: CallOptions & { readonly mode?: "create" | "replace" } = {},
   ): Promise<void> {
-    options.signal?.throwIfAborted();
+    throwIfCancelled(options.signal);
     this.#checkXattr("setxattr", path, name);
     const found = await this.#resolve("setxattr", path);
     const flags = options.mode === "create" ? XATTR_CREATE : options.mode === "replace" ? XATTR_REPLACE : 0;

@@ -130,7 +130,7 @@ export async function openServerCore(config: ServerCoreConfig): Promise<OpenServ
 async function wire(
   config: ServerCoreConfig,
   indexPath: string,
-  _stagingFolder: string,
+  stagingFolder: string,
   undo: (() => unknown)[],
 ): Promise<OpenServerCore> {
   const clock = config.clock ?? systemClock;
@@ -270,7 +270,16 @@ async function wire(
   const reader = new ContentReader(index, chunks);
   const writer = new ContentWriter({ index, chunks, pool, writers, compress, now: () => clock.now() });
   const owner = config.owner ?? effectiveUser();
-  const fs = new TieredFs({ index, reader, writer, tierBits: tiers.bits, clock, owner, space: () => space.measure() });
+  const fs = new TieredFs({
+    index,
+    reader,
+    writer,
+    tierBits: tiers.bits,
+    clock,
+    owner,
+    stagingPath: () => `${stagingFolder}/${random.uuid()}`,
+    space: () => space.measure(),
+  });
   await chunks.open();
 
   const closing = new AbortController();

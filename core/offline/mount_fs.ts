@@ -259,7 +259,10 @@ export class MountFs implements InodeFs {
   }
   /** Everything known may be wrong: forget it, keep what is ours. */
   #reset(seq: number): void {
+    // What is written here and not delivered is ours, whatever the server says.
+    const ours = [...this.#stacks.keys()].flatMap((ino) => this.#replica.stat(ino) ?? []);
     this.#replica.reset();
+    for (const stat of ours) this.#replica.putFresh(stat);
     for (const out of this.#delivery.list()) this.#replica.redo(out.ops);
     this.#seq = seq;
     this.#replica.setMeta("seq", String(seq));
@@ -513,7 +516,7 @@ export class MountFs implements InodeFs {
   #stat(ino: number): Awaitable<Stat> {
     const orphan = this.#open.get(ino)?.orphan;
     if (orphan !== undefined && orphan !== null) return orphan;
-    const known = this.#replica.tree.stat(ino);
+    const known = this.#replica.stat(ino);
     if (known !== null) return known;
     return this.#fetchStat(ino);
   }
@@ -801,11 +804,10 @@ export class MountFs implements InodeFs {
       open.orphan = { ...open.orphan, size: stack.size, ...time };
       return;
     }
-    const node = this.#replica.tree.stat(ino);
+    const node = this.#replica.stat(ino);
     if (node === null) return;
     const mode = killSuidgid ? (node.mode & S_IFMT) | withoutSetid(node.mode) : node.mode;
-    this.#replica.touch();
-    this.#putLocal({ ...node, size: stack.size, mode, ...time });
+    this.#replica.putFresh({ ...node, size: stack.size, mode, ...time });
     if (mode !== node.mode) this.#commit([{ t: "attr", ino, mode: mode & 0o7777, time: this.#time() }]);
   }
   #retain(open: OpenNode, stat: Stat): void {

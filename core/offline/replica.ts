@@ -27,7 +27,9 @@ export interface Touched {
 const entryKey = (parent: number, name: string) => `${parent}/${name}`;
 
 export class Replica {
-  readonly tree: Tree;
+  readonly #tree: Tree;
+  /** Attributes of files that are being written: kept here so that a write costs no database call. */
+  readonly #fresh = new Map<number, Stat>();
   readonly #db: Database;
   readonly #sql: Statements;
   readonly #clock: Clock;
@@ -49,11 +51,31 @@ export class Replica {
     migrate(this.#db, path);
     this.#db.exec(EXTRA);
     this.#sql = new Statements(this.#db);
-    this.tree = new Tree(this.#sql, {
+    this.#tree = new Tree(this.#sql, {
       entry: (parent, name, ino) => this.#touched.entries.push({ parent, name, ino }),
       node: (ino) => this.#touched.nodes.add(ino),
       contentRef: () => {},
     });
+  }
+
+  /** The database with everything in it. */
+  get tree(): Tree {
+    if (this.#fresh.size > 0) this.#writeFresh();
+    return this.#tree;
+  }
+  #writeFresh(): void {
+    this.#begin();
+    for (const stat of this.#fresh.values()) this.#tree.put(stat);
+    this.#fresh.clear();
+  }
+  /** The node's attributes, null when unknown. */
+  stat(ino: number): Stat | null {
+    return this.#fresh.get(ino) ?? this.#tree.stat(ino);
+  }
+  /** New attributes of a node that is there: visible at once, in the database soon. */
+  putFresh(stat: Stat): void {
+    this.#begin();
+    this.#fresh.set(stat.ino, stat);
   }
 
   /** Changes gather in one transaction, written out soon after; the journal is what makes them durable. */
@@ -71,6 +93,7 @@ export class Replica {
     this.#cancelCommit?.();
     this.#cancelCommit = null;
     if (!this.#open) return;
+    if (this.#fresh.size > 0) this.#writeFresh();
     this.#open = false;
     this.#db.exec("COMMIT");
   }
@@ -90,6 +113,7 @@ export class Replica {
   /** Forgets all that came from the server. Undelivered changes must be applied again by the caller. */
   reset(): void {
     this.#begin();
+    this.#fresh.clear();
     this.#sql.exec(
       "DELETE FROM nodes; DELETE FROM dentries; DELETE FROM xattrs; DELETE FROM complete; DELETE FROM xattrs_known",
     );

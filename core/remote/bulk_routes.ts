@@ -44,12 +44,12 @@ export async function contents(context: ServerContext, call: Call): Promise<Resp
   if (call.request.headers.get("if-none-match")?.includes(hash)) return new Response(null, { status: 304, headers });
   const range = parseRange(call.request.headers.get("range"), size);
   if (range.kind === "unsatisfiable") {
-    const problem = problemResponse(
+    return problemResponse(
       new FsError("invalid_input", `the content has ${size} bytes: the range lies behind its end`, { limit: size }),
       hash,
       { "content-range": `bytes */${size}` },
+      416,
     );
-    return new Response(problem.body, { status: 416, headers: problem.headers });
   }
   const offset = range.kind === "part" ? range.offset : 0;
   const length = range.kind === "part" ? range.length : size;

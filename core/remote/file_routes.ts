@@ -1,5 +1,6 @@
 /** `/v1/files`, `/v1/meta` and `/v1/ls`: the tree over plain HTTP. */
 import { FsError, hasCode, toFsError } from "../fs/error.ts";
+import { failure } from "../fs/failure.ts";
 import type { WriteOptions } from "../fs/contract.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
 import { kindOf, type Stat } from "../fs/stat.ts";
@@ -67,8 +68,7 @@ export async function files(context: ServerContext, call: Call): Promise<Respons
 
 export function methodNotAllowed(allow: string): Response {
   const error = new FsError("not_supported", `this address takes ${allow}`);
-  const response = problemResponse(error, undefined, { allow });
-  return new Response(response.body, { status: 405, headers: response.headers });
+  return problemResponse(error, undefined, { allow }, 405);
 }
 
 async function readFile(context: ServerContext, call: Call, asked: string): Promise<Response> {
@@ -80,6 +80,7 @@ async function readFile(context: ServerContext, call: Call, asked: string): Prom
       path: asked,
     });
   }
+  if (kindOf(stat.mode) === "symlink") throw failure("too_many_links", "read", asked);
   if (kindOf(stat.mode) !== "file") {
     throw new FsError("invalid_input", `${asked} is not a regular file`, { operation: "read", path: asked });
   }
@@ -101,11 +102,8 @@ async function readFile(context: ServerContext, call: Call, asked: string): Prom
       path: asked,
       limit: stat.size,
     });
-    const problem = problemResponse(error, asked, { ...headers, "content-range": `bytes */${stat.size}` });
-    return new Response(call.method === "HEAD" ? null : problem.body, {
-      status: 416,
-      headers: { ...Object.fromEntries(problem.headers), "content-type": "application/problem+json" },
-    });
+    const about = { ...headers, "content-range": `bytes */${stat.size}`, "content-type": "application/problem+json" };
+    return problemResponse(error, asked, about, 416);
   }
   const offset = range.kind === "part" ? range.offset : 0;
   const length = range.kind === "part" ? range.length : stat.size;
@@ -147,6 +145,7 @@ async function writeFile(context: ServerContext, call: Call, asked: string): Pro
   const { fs } = context.core;
   const { headers } = request;
   const mode = octal(headers.get("x-anyfs-mode"), "X-Anyfs-Mode");
+  const createMode = mode ?? octal(headers.get("x-anyfs-create-mode"), "X-Anyfs-Create-Mode");
   const mtime = timeHeader(headers.get("x-anyfs-mtime"));
   const version = naturalHeader(headers.get("x-anyfs-if-version"), "X-Anyfs-If-Version");
   const exclusive = headers.get("x-anyfs-exclusive") !== null;
@@ -173,7 +172,7 @@ async function writeFile(context: ServerContext, call: Call, asked: string): Pro
   const ifVersion = version ?? (conditional ? stat?.version ?? 0 : undefined);
   const options: WriteOptions = {
     signal,
-    ...(mode !== undefined && { mode }),
+    ...(createMode !== undefined && { mode: createMode }),
     ...(ifVersion !== undefined && { ifVersion }),
     ...(exclusive && { exclusive }),
   };
@@ -189,8 +188,8 @@ async function writeFile(context: ServerContext, call: Call, asked: string): Pro
         await out.write(part);
       }
     } catch (error) {
-      const failure = toFsError(error);
-      throw failure.code === "internal" || signal.aborted ? cutBody(announced, received) : failure;
+      const cause = toFsError(error);
+      throw cause.code === "internal" || signal.aborted ? cutBody(announced, received) : cause;
     }
     if (announced !== null && received !== announced) throw cutBody(announced, received);
     await out.close();

@@ -1,13 +1,15 @@
 /** `POST /v1/fs/METHOD`: the path operations as JSON, for scripts and for the `remote` backend. */
 import type { CallOptions } from "../fs/contract.ts";
-import { FsError } from "../fs/error.ts";
+import { FsError, hasCode } from "../fs/error.ts";
+import { failure } from "../fs/failure.ts";
+import { kindOf } from "../fs/stat.ts";
 import type { IndexedFs } from "../indexed/core.ts";
 import { requirePath, requireScope } from "./auth.ts";
 import { announcedLength, readBody, readJson } from "./body.ts";
 import type { Call, ServerContext } from "./context.ts";
 import { methodNotAllowed } from "./file_routes.ts";
 import { jsonResponse } from "./problem.ts";
-import { checkPath } from "./url_path.ts";
+import { checkPath, decodeUrlPath, parentOf } from "./url_path.ts";
 
 /** An append may carry so many bytes. */
 export const MAX_APPEND = 64 * 1024 * 1024;
@@ -98,6 +100,25 @@ const METHODS: Readonly<Record<string, Method>> = {
   },
   listXattr: { scope: "read", run: (fs, p, o) => fs.listXattr(p.path("path"), o) },
   statFs: { scope: "read", run: (fs) => fs.statFs() },
+  /** Would a streamed write of this file begin? Said before its bytes are sent. */
+  mayWrite: {
+    scope: "write",
+    async run(fs, p, o) {
+      const path = p.path("path");
+      const found = await fs.stat(path, o).catch((error) => {
+        if (hasCode(error, "not_found")) return null;
+        throw error;
+      });
+      if (found !== null) {
+        if (kindOf(found.mode) === "directory") throw failure("is_a_directory", "write", path);
+        if (p.optionalInteger("exclusive", 0, 1) === 1) throw failure("already_exists", "write", path);
+        return null;
+      }
+      const parent = await fs.stat(parentOf(path), o);
+      if (kindOf(parent.mode) !== "directory") throw failure("not_a_directory", "write", path);
+      return null;
+    },
+  },
   createDir: {
     scope: "write",
     run: (fs, p, o) => fs.createDir(p.path("path"), { ...o, ...mode(p) }),
@@ -143,16 +164,16 @@ function mode(p: Params): { mode?: number } {
 
 export const isReadMethod = (rest: string): boolean => {
   const name = rest.slice(1);
-  return Object.hasOwn(METHODS, name) && METHODS[name]?.scope === "read";
+  return name === "mayWrite" || Object.hasOwn(METHODS, name) && METHODS[name]?.scope === "read";
 };
 
 export async function fsMethods(context: ServerContext, call: Call): Promise<Response> {
   if (call.method !== "POST") return methodNotAllowed("POST");
   const name = call.rest.slice(1);
   const options = { signal: call.signal };
-  if (name === "append") {
+  if (name.startsWith("append/")) {
     requireScope(call.access, "write");
-    const path = checkPath(call.query.get("path"));
+    const { path } = decodeUrlPath(name.slice("append".length));
     requirePath(call.access, path);
     // Only a whole body is appended: a cut one changes nothing.
     announcedLength(call.request);
@@ -165,7 +186,7 @@ export async function fsMethods(context: ServerContext, call: Call): Promise<Res
       "not_supported",
       `there is no operation ${JSON.stringify(name.slice(0, 40))}; there are ${
         Object.keys(METHODS).join(", ")
-      }, append`,
+      }, append/PATH`,
     );
   }
   requireScope(call.access, found.scope);

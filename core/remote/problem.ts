@@ -15,14 +15,14 @@ export interface Problem {
   readonly limit?: number;
 }
 
-export function problemOf(error: unknown, path?: string): Problem {
+export function problemOf(error: unknown, path?: string, status?: number): Problem {
   const failure: FsError = toFsError(error);
   const where = failure.details.path ?? path;
   const { limit } = failure.details;
   return {
     type: "about:blank",
     title: failure.code.replaceAll("_", " "),
-    status: failure.httpStatus,
+    status: status ?? failure.httpStatus,
     code: failure.code,
     message: failure.message,
     errno: failure.errno,
@@ -31,8 +31,14 @@ export function problemOf(error: unknown, path?: string): Problem {
   };
 }
 
-export function problemResponse(error: unknown, path?: string, extra: Record<string, string> = {}): Response {
-  const problem = problemOf(error, path);
+/** `status` where the situation says more than the code does (405, 416, 426). */
+export function problemResponse(
+  error: unknown,
+  path?: string,
+  extra: Record<string, string> = {},
+  status?: number,
+): Response {
+  const problem = problemOf(error, path, status);
   return new Response(JSON.stringify(problem), {
     // 499 is no registered status; a client that is gone does not read it anyway.
     status: problem.status,

@@ -19,7 +19,7 @@ import { openPeer } from "../platform/sockets.ts";
 import { type Random, systemRandom } from "../platform/random.ts";
 import { parseServerUrl } from "./address.ts";
 import { type HttpAnswer, HttpClient, type HttpRequest } from "./http_client.ts";
-import { encodeUrlPath } from "./url_path.ts";
+import { checkPath, encodeUrlPath } from "./url_path.ts";
 
 export interface RemoteBackendOptions {
   /** `http(s)://host:port`. */
@@ -135,7 +135,7 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
     const last = length === undefined ? "" : String(offset + length - 1);
     const answer = await this.send({
       method: "GET",
-      path: `/v1/files${encodeUrlPath(path)}`,
+      path: `/v1/files${encodeUrlPath(checkPath(path))}`,
       headers: { "x-anyfs-nofollow": "1", ...(ranged && { range: `bytes=${offset}-${last}` }) },
       signal: options.signal,
     }, [416]);
@@ -147,7 +147,7 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
   async #head(path: string, options: CallOptions): Promise<void> {
     await (await this.send({
       method: "GET",
-      path: `/v1/files${encodeUrlPath(path)}`,
+      path: `/v1/files${encodeUrlPath(checkPath(path))}`,
       headers: { "x-anyfs-nofollow": "1", range: "bytes=0-0" },
       signal: options.signal,
     }, [416])).bytes();
@@ -226,7 +226,7 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
   async write(path: string, data: Uint8Array, options: WriteOptions = {}): Promise<Stat> {
     const answer = await this.send({
       method: "PUT",
-      path: `/v1/files${encodeUrlPath(path)}?as=stat`,
+      path: `/v1/files${encodeUrlPath(checkPath(path))}?as=stat`,
       headers: { ...this.#writeHeaders(options), ...this.#key() },
       body: data as Uint8Array<ArrayBuffer>,
       signal: options.signal,
@@ -234,8 +234,8 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
     return await answer.json() as Stat;
   }
 
-  // deno-lint-ignore require-await
   async openWrite(path: string, options: WriteOptions = {}): Promise<FileWriter> {
+    await this.#read("mayWrite", { path, exclusive: options.exclusive ? 1 : 0 }, options);
     const cut = new AbortController();
     const signal = options.signal === undefined ? cut.signal : AbortSignal.any([cut.signal, options.signal]);
     const pipe = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>();
@@ -251,7 +251,7 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
     };
     this.http.request({
       method: "PUT",
-      path: `/v1/files${encodeUrlPath(path)}?as=stat`,
+      path: `/v1/files${encodeUrlPath(checkPath(path))}?as=stat`,
       headers: this.#writeHeaders(options),
       body: pipe.readable,
       signal,
@@ -271,7 +271,11 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
         await finished.promise;
       },
       abort: (reason) => {
-        fail(reason instanceof FsError ? reason : new FsError("cancelled", `write ${path}: given up`, { path }));
+        fail(
+          reason instanceof Error
+            ? toFsError(reason, { path })
+            : new FsError("cancelled", `write ${path}: given up`, { path }),
+        );
       },
     });
     return { writable, done: finished.promise };
@@ -280,7 +284,7 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
   async append(path: string, data: Uint8Array, options?: CallOptions): Promise<Stat> {
     const answer = await this.send({
       method: "POST",
-      path: `/v1/fs/append?path=${encodeQuery(path)}`,
+      path: `/v1/fs/append${encodeUrlPath(checkPath(path))}`,
       headers: { "content-type": "application/octet-stream", ...this.#key() },
       body: data as Uint8Array<ArrayBuffer>,
       signal: options?.signal,
@@ -385,11 +389,6 @@ export class RemoteBackend implements Backend, FsFull, FsXattr {
   async close(): Promise<void> {
     this.#closePeer();
   }
-}
-
-/** A path as a query value, any bytes. */
-function encodeQuery(path: string): string {
-  return `/${encodeUrlPath(path).slice(1)}`.replaceAll("&", "%26").replaceAll("+", "%2B").replaceAll("=", "%3D");
 }
 
 /** Is this failure one of the connection, not of the request? */

@@ -256,11 +256,8 @@ class Server implements RemoteServer, SessionHub {
 
   #webSocket(request: Request, access: Access, peer: Peer | null): Response {
     if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") {
-      const problem = problemResponse(new FsError("invalid_input", "/v1/ws speaks WebSocket only"));
-      return new Response(problem.body, {
-        status: 426,
-        headers: { ...Object.fromEntries(problem.headers), upgrade: "websocket" },
-      });
+      const error = new FsError("invalid_input", "/v1/ws speaks WebSocket only");
+      return problemResponse(error, undefined, { upgrade: "websocket" }, 426);
     }
     const rate = this.#rates.of(access.id === "open" ? `at ${peer?.hostname ?? "here"}` : access.id);
     return acceptSocket(request, (socket) => {

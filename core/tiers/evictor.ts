@@ -1,5 +1,5 @@
 /** Evictor: lets packs leave a tier, the least wanted first, and only when every colder tier is known to have them now. */
-import { FsError, toFsError } from "../fs/error.ts";
+import { FsError, throwIfCancelled, toFsError } from "../fs/error.ts";
 import type { Serial } from "../fs/serial.ts";
 import type { Index } from "../index/index.ts";
 import { HITS_FADE_MS, type PackInfo } from "../index/packs.ts";
@@ -121,7 +121,7 @@ export class Evictor {
       .map(({ pack }) => ({ pack, score: evictionScore(pack, now, recencyWeight, frequencyWeight) }))
       .sort((a, b) => a.score - b.score);
     for (let i = 0; i < ranked.length && size > target; i += TOGETHER) {
-      signal?.throwIfAborted();
+      throwIfCancelled(signal);
       const group = ranked.slice(i, i + TOGETHER);
       const answers = await Promise.all(group.map(({ pack }) => this.#confirm(pack, colder, signal)));
       for (const [j, { pack, score }] of group.entries()) {

@@ -1,4 +1,5 @@
 /** Garbage: forgets contents and chunks that nothing refers to any more, a little at a time. */
+import { throwIfCancelled } from "../fs/error.ts";
 import type { Index } from "../index/index.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ActiveWriters } from "../store/active_writers.ts";
@@ -28,7 +29,7 @@ export async function collectGarbage(options: GarbageOptions, signal?: AbortSign
   const { index, writers, clock, graceMs } = options;
   const sum = { contents: 0, chunks: 0, bytes: 0, packs: 0 };
   for (;;) {
-    signal?.throwIfAborted();
+    throwIfCancelled(signal);
     const before = Math.floor(Math.min(clock.now() - graceMs, writers.oldest()));
     const step = await index.collect(before, STEP);
     sum.contents += step.contents;

@@ -1,5 +1,5 @@
 /** Scrubber: compares what the index says with what the tiers hold, object by object, and mends what can be. */
-import { hasCode, toFsError } from "../fs/error.ts";
+import { hasCode, throwIfCancelled, toFsError } from "../fs/error.ts";
 import { TierBit } from "../fs/stat.ts";
 import type { Index } from "../index/index.ts";
 import type { PackInfo } from "../index/packs.ts";
@@ -46,7 +46,7 @@ export class Scrubber {
     const report: ScrubReport = { checked: 0, problems: [], repaired: 0 };
     for (const problem of await this.#o.index.check()) note(report, `index: ${problem}`);
     for (let after = 0;;) {
-      options.signal?.throwIfAborted();
+      throwIfCancelled(options.signal);
       const page = await this.#o.index.packPage(after, PAGE);
       for (const pack of page) await this.#checkPack(pack, report, options);
       const last = page.at(-1);
@@ -72,7 +72,7 @@ export class Scrubber {
     if (pack.tiers === 0) note(report, `pack ${pack.name} (${pack.bytes} bytes) is on no tier`);
     for (const tier of this.#o.tiers.tiers) {
       if ((pack.tiers & tier.bit) === 0) continue;
-      options.signal?.throwIfAborted();
+      throwIfCancelled(options.signal);
       report.checked++;
       const problem = await this.#copyProblem(named, tier, options);
       if (problem === null) continue;

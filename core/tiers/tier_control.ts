@@ -1,5 +1,5 @@
 /** TierControl: what people and commands may ask of the tiers as a whole. */
-import { FsError } from "../fs/error.ts";
+import { FsError, throwIfCancelled } from "../fs/error.ts";
 import type { Index } from "../index/index.ts";
 import type { WalEntry } from "../index/packs.ts";
 import type { EvictReport, Tiers, TierStatus } from "../indexed/core.ts";
@@ -80,7 +80,7 @@ export class TierControl implements Tiers {
     // Work that comes in later is not waited for: with a busy writer the log is never empty.
     const last = await this.#lastEntry();
     for (let shown = -1;;) {
-      options.signal?.throwIfAborted();
+      throwIfCancelled(options.signal);
       const left = await index.walCount();
       if (left.entries !== shown) options.onProgress?.(left);
       shown = left.entries;

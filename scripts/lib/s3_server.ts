@@ -22,7 +22,9 @@ export async function startS3(root: string, work: string, mark: Record<string, s
     console.log("no radosgw on this machine: tests against a real S3 server are skipped (apt-get install radosgw)");
     return null;
   }
-  const env = { ...mark, CEPH_DIR: `${work}/ceph` };
+  // The script's other ports follow from this one; runs side by side must not meet.
+  const port = 7500 + Math.floor(Math.random() * 2000);
+  const env = { ...mark, CEPH_DIR: `${work}/ceph`, RGW_PORT: String(port) };
   const log = `${work}/ceph.log`;
   // To a file: the gateway's daemons inherit the streams, and a pipe would stay open as long as they live.
   const start = await run(["sh", "-c", `"$0" start >"$1" 2>&1`, script, log], { cwd: root, env, timeoutMs: 90_000 });

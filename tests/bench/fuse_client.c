@@ -1,4 +1,5 @@
-/* Client of the mount benchmark: MODE DIR THREADS SECONDS, prints operations a second. Built by fuse_bench.ts. */
+/* Client of the mount benchmarks: MODE DIR THREADS SECONDS [COUNT], prints operations a second. With COUNT it ends after
+ * so many operations, all threads together. Built by fuse_bench.ts and mount_bench.ts. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 static const char *mode, *dir;
 static atomic_int stop;
 static atomic_long total;
+static long each; /* operations of one thread; 0: until the time is over */
 
 static double now(void) {
   struct timespec t;
@@ -41,7 +43,7 @@ static void *work(void *arg) {
   int thread = (int)(long)arg;
   unsigned seed = thread * 7919 + 1;
   long n = 0;
-  while (!stop) {
+  while (!stop && (!each || n < each)) {
     seed = seed * 1103515245 + 12345;
     if (once((seed >> 8) % 10000, thread, n++)) {
       perror(mode);
@@ -57,6 +59,7 @@ int main(int argc, char **argv) {
   mode = argv[1];
   dir = argv[2];
   int threads = atoi(argv[3]);
+  if (argc > 5) each = atol(argv[5]) / threads;
   double start = now();
   if (!strcmp(mode, "readdir")) {
     DIR *d = opendir(dir);
@@ -69,8 +72,10 @@ int main(int argc, char **argv) {
   }
   pthread_t *ids = calloc(threads, sizeof *ids);
   for (long i = 0; i < threads; i++) pthread_create(&ids[i], 0, work, (void *)i);
-  usleep((useconds_t)(atof(argv[4]) * 1e6));
-  stop = 1;
+  if (!each) {
+    usleep((useconds_t)(atof(argv[4]) * 1e6));
+    stop = 1;
+  }
   for (int i = 0; i < threads; i++) pthread_join(ids[i], 0);
   printf("%ld\n", (long)(total / (now() - start)));
   return 0;

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { openLocalBackend } from "../../backends/local/backend.ts";
 import { testBackend } from "./backend.ts";
+import { testFileStorage } from "./file_storage.ts";
 
 async function open() {
   const root = await Deno.makeTempDir();
@@ -22,3 +23,4 @@ testBackend("local", async () => {
   await dispose();
   return { traits: fs.traits, open };
 });
+testFileStorage("local", () => Promise.resolve({ open }));

@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { openS3Backend } from "../../backends/s3/backend.ts";
 import { makeBucket, s3Server, settingsOf } from "../support/s3_server.ts";
 import { testBackend } from "./backend.ts";
+import { testFileStorage } from "./file_storage.ts";
 
-testBackend("s3", async () => {
+async function getFactory() {
   const server = await s3Server();
   if ("skip" in server) return server;
   return {
@@ -24,4 +25,7 @@ testBackend("s3", async () => {
       };
     },
   };
-});
+}
+
+testBackend("s3", getFactory);
+testFileStorage("s3", getFactory);

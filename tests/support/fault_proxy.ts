@@ -13,6 +13,10 @@ export interface FaultProxy extends AsyncDisposable {
   hang(): void;
   /** Every connection is cut once `bytes` more have come from the server, or gone to it. Resolves at the first cut. */
   cutAfter(bytes: number, direction: "from server" | "to server"): Promise<void>;
+  /** Cuts every connection on which the client sends this text, as in a request line. */
+  cutWhenSent(text: string): void;
+  /** The next request that begins with this text reaches the server; its connection is cut when the answer comes. Once. */
+  loseAnswerTo(text: string): void;
   /** Every piece takes `ms` longer. */
   delay(ms: number): void;
 }
@@ -20,7 +24,10 @@ export interface FaultProxy extends AsyncDisposable {
 type Mode =
   | { readonly kind: "pass" | "refuse" | "hang" }
   | { readonly kind: "cut"; left: number; readonly direction: string; readonly onCut: () => void }
+  | { readonly kind: "match"; readonly text: string }
   | { readonly kind: "delay"; readonly ms: number };
+
+const latin1 = new TextDecoder("latin1");
 
 /** @param target `host:port` or a URL to forward to */
 export function startFaultProxy(target: string): FaultProxy {
@@ -30,6 +37,7 @@ export function startFaultProxy(target: string): FaultProxy {
   let changed = Promise.withResolvers<void>();
   let listener: Deno.TcpListener | undefined;
   let accepted = 0;
+  let lose: string | undefined;
   const open = new Set<Deno.TcpConn>();
 
   const close = (conn: Deno.TcpConn) => {
@@ -51,7 +59,7 @@ export function startFaultProxy(target: string): FaultProxy {
     } else listener ??= listen(port);
   };
 
-  async function pump(from: Deno.TcpConn, to: Deno.TcpConn, direction: string) {
+  async function pump(from: Deno.TcpConn, to: Deno.TcpConn, direction: string, link: { doomed: boolean }) {
     const buffer = new Uint8Array(65536);
     try {
       while (true) {
@@ -60,6 +68,12 @@ export function startFaultProxy(target: string): FaultProxy {
         if (mode.kind === "delay") await new Promise((done) => setTimeout(done, mode.kind === "delay" ? mode.ms : 0));
         if (n === null) break;
         let piece = buffer.subarray(0, n);
+        if (direction === "from server" && link.doomed) break;
+        if (direction === "to server" && lose !== undefined && latin1.decode(piece).startsWith(lose)) {
+          lose = undefined;
+          link.doomed = true;
+        }
+        if (mode.kind === "match" && direction === "to server" && latin1.decode(piece).includes(mode.text)) break;
         if (mode.kind === "cut" && mode.direction === direction) {
           piece = piece.subarray(0, mode.left);
           mode.left -= piece.length;
@@ -85,8 +99,9 @@ export function startFaultProxy(target: string): FaultProxy {
         open.add(client);
         Deno.connect(upstream).then((server) => {
           open.add(server);
-          pump(client, server, "to server");
-          pump(server, client, "from server");
+          const link = { doomed: false };
+          pump(client, server, "to server", link);
+          pump(server, client, "from server", link);
         }, () => close(client));
       }
     })();
@@ -104,6 +119,10 @@ export function startFaultProxy(target: string): FaultProxy {
     refuse: () => set({ kind: "refuse" }),
     hang: () => set({ kind: "hang" }),
     cutAfter: (bytes, direction) => new Promise((onCut) => set({ kind: "cut", left: bytes, direction, onCut })),
+    loseAnswerTo: (text) => {
+      lose = text;
+    },
+    cutWhenSent: (text) => set({ kind: "match", text }),
     delay: (ms) => set({ kind: "delay", ms }),
     [Symbol.asyncDispose]() {
       set({ kind: "refuse" });
