@@ -1,9 +1,10 @@
 /** `anyfs cat`: writes files of the tree to standard output. */
+import { eachItem, withRemote } from "./remote.ts";
+import { toStandardOutput } from "./transfer.ts";
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
 import { sizeArgument, treePaths } from "./arguments.ts";
 import { example } from "./example.ts";
-import { notBuilt } from "./not_built.ts";
 
 interface Options {
   /** Bytes to leave out at the start. */
@@ -12,8 +13,13 @@ interface Options {
   readonly count?: number;
 }
 
-function concatenate(_context: Context, _paths: readonly string[], _options: Options): Promise<void> {
-  return Promise.reject(notBuilt("cat"));
+async function concatenate(context: Context, paths: readonly string[], options: Options): Promise<number> {
+  const { offset, count } = options;
+  const range = { ...(offset !== undefined && { offset }), ...(count !== undefined && { length: count }) };
+  return await withRemote(
+    context,
+    (tree) => eachItem(context, paths, (path) => toStandardOutput(tree, path, range, context.signal)),
+  );
 }
 
 export const command: CommandModule = {

@@ -38,8 +38,15 @@ export const COMMANDS: readonly CommandRow[] = [
   { name: "mv", summary: "rename or move", load: async () => (await import("./mv.ts")).command },
   { name: "cp", summary: "copy", load: async () => (await import("./cp.ts")).command },
   { name: "mkdir", summary: "make folders", load: async () => (await import("./mkdir.ts")).command },
+  { name: "ln", summary: "hard and symbolic links", load: async () => (await import("./ln.ts")).command },
   { name: "stat", summary: "all about a file", load: async () => (await import("./stat.ts")).command },
   { name: "status", summary: "daemon, tiers, log and cache", load: async () => (await import("./status.ts")).command },
+  {
+    name: "devices",
+    summary: "the clients the server knows",
+    load: async () => (await import("./devices.ts")).command,
+  },
+  { name: "token", summary: "make, list, revoke tokens", load: async () => (await import("./token.ts")).command },
   { name: "wal", summary: "what still has to reach a tier", load: async () => (await import("./wal.ts")).command },
   { name: "evict", summary: "one eviction pass", load: async () => (await import("./evict.ts")).command },
   {
@@ -62,9 +69,9 @@ export const COMMANDS: readonly CommandRow[] = [
 ];
 
 /** Promised, not there yet; not in the overview. */
-const LATER = ["ln", "du", "tree", "pin", "unpin", "devices", "origin", "cache", "scrub", "snapshot", "undelete"]
+const LATER = ["du", "tree", "pin", "unpin", "origin", "cache", "scrub", "snapshot", "undelete"]
   .concat(
-    ["collection", "shell", "token", "doctor"],
+    ["collection", "shell", "doctor"],
   );
 
 export const ALL_COMMANDS: readonly CommandRow[] = [

@@ -55,14 +55,16 @@ async function printEntries(
   const rows = [];
   for (const { name, stat } of entries) {
     const path = childPath(folder, name);
-    const target = long && kindOf(stat.mode) === "symlink" ? await tree.readLink(path, { signal: context.signal }) : null;
+    const target = long && kindOf(stat.mode) === "symlink"
+      ? await tree.readLink(path, { signal: context.signal })
+      : null;
     if (out.json) out.item(nodeJson(path, stat, target ?? undefined), () => "");
     else rows.push({ name, stat, target });
   }
   if (out.json || rows.length === 0) return;
   const show = (name: string, stat: Stat) => {
     const text = printable(name);
-    return kindOf(stat.mode) === "directory" ? out.style.blue(text) : text;
+    return kindOf(stat.mode) === "directory" ? out.style.cyan(text) : text;
   };
   if (!long) {
     for (const { name, stat } of rows) out.text(`${show(name, stat)}\n`);
@@ -84,7 +86,13 @@ async function list(context: Context, path: string, options: Options): Promise<v
     const { signal, out } = context;
     const stat = await tree.stat(path, { signal });
     if (kindOf(stat.mode) !== "directory") {
-      await printEntries(context, tree, path.slice(0, path.lastIndexOf("/")) || "/", [{ name: nameOf(path), stat }], long);
+      await printEntries(
+        context,
+        tree,
+        path.slice(0, path.lastIndexOf("/")) || "/",
+        [{ name: nameOf(path), stat }],
+        long,
+      );
       return;
     }
     const visit = async (folder: string, first: boolean): Promise<void> => {

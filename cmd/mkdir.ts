@@ -1,17 +1,22 @@
 /** `anyfs mkdir`: makes folders in the tree. */
+import { eachItem, withRemote } from "./remote.ts";
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
 import { treePaths } from "./arguments.ts";
 import { example } from "./example.ts";
-import { notBuilt } from "./not_built.ts";
 
 interface Options {
   /** The folders above too; one that exists is no failure. */
   readonly parents?: true;
 }
 
-function makeFolders(_context: Context, _paths: readonly string[], _options: Options): Promise<number | void> {
-  return Promise.reject(notBuilt("mkdir"));
+async function makeFolders(context: Context, paths: readonly string[], options: Options): Promise<number> {
+  const { signal } = context;
+  return await withRemote(context, (tree) =>
+    eachItem(context, paths, async (path) => {
+      if (options.parents) await tree.createDirAll(path, { signal });
+      else await tree.createDir(path, { signal });
+    }));
 }
 
 export const command: CommandModule = {

@@ -1,9 +1,11 @@
 /** `anyfs mv`: renames and moves inside the tree. */
+import { FsError } from "../core/fs/error.ts";
+import { nameOf } from "../core/remote/url_path.ts";
+import { childPath, isFolder, withRemote } from "./remote.ts";
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
 import { treePath } from "./arguments.ts";
 import { example } from "./example.ts";
-import { notBuilt } from "./not_built.ts";
 
 interface Options {
   /** Fail rather than replace. */
@@ -11,8 +13,15 @@ interface Options {
 }
 
 /** Into `to` when that is a folder. */
-function move(_context: Context, _from: string, _to: string, _options: Options): Promise<void> {
-  return Promise.reject(notBuilt("mv"));
+async function move(context: Context, from: string, to: string, options: Options): Promise<void> {
+  const { signal } = context;
+  await withRemote(context, async (tree) => {
+    const target = await isFolder(tree, to, signal) ? childPath(to, nameOf(from)) : to;
+    if (!options.clobber && await tree.exists(target, { signal })) {
+      throw new FsError("already_exists", `${target} exists; leave --no-clobber out to replace it`, { path: target });
+    }
+    await tree.rename(from, target, { signal });
+  });
 }
 
 export const command: CommandModule = {

@@ -4,6 +4,10 @@ import type { FsFull, WriteOptions } from "../core/fs/contract.ts";
 import { kindOf, type Stat } from "../core/fs/stat.ts";
 import type { Progress } from "../core/observe/progress.ts";
 import type { RemoteBackend } from "../core/remote/remote_backend.ts";
+import { resolvePath } from "../core/config/places.ts";
+import { info, realPath } from "../core/platform/files.ts";
+import { currentFolder, stdout } from "../core/platform/process.ts";
+import { nameOf, parentOf } from "../core/remote/url_path.ts";
 import type { Context } from "./context.ts";
 import { childPath } from "./remote.ts";
 
@@ -23,10 +27,41 @@ export class Tally {
   failed = 0;
 }
 
-/** Opens the local files below a folder as a filesystem. */
-export async function openLocal(folder: string): Promise<Side & { close(): Promise<void> }> {
+/** A place on this machine as a filesystem and a path in it. */
+export interface LocalPlace extends AsyncDisposable {
+  readonly fs: Side;
+  readonly path: string;
+}
+
+async function openAt(root: string, path: string): Promise<LocalPlace> {
   const { openLocalBackend } = await import("../backends/local/backend.ts");
-  return await openLocalBackend({ folder });
+  const fs = await openLocalBackend({ root });
+  return { fs, path, [Symbol.asyncDispose]: () => fs.close() };
+}
+
+/** Something that exists; links on the way to it, and at its end, are followed. Throws not_found. */
+export async function localSource(path: string): Promise<LocalPlace> {
+  const real = await realPath(path).catch((error) => {
+    const cause = toFsError(error);
+    throw cause.code === "not_found" ? new FsError("not_found", `${path}: no such file or folder`, { path }) : cause;
+  });
+  if ((await info(real))?.isDirectory) return await openAt(real, "/");
+  return await openAt(parentOf(real), `/${nameOf(real)}`);
+}
+
+/** Something to be written, in a folder that exists; into `path` under the name `name` when that is a folder. */
+export async function localTarget(path: string, name: string): Promise<LocalPlace> {
+  const absolute = resolvePath(path, currentFolder(), () => undefined);
+  const real = await realPath(absolute).catch(() => null);
+  if (real !== null && (await info(real))?.isDirectory) {
+    return await openAt(real, name === "" ? "/" : `/${name}`);
+  }
+  const parent = await realPath(parentOf(absolute)).catch(() => {
+    throw new FsError("not_found", `${parentOf(absolute)}: no such folder; make it first`, {
+      path: parentOf(absolute),
+    });
+  });
+  return await openAt(parent, `/${nameOf(absolute)}`);
 }
 
 /**
@@ -82,9 +117,13 @@ export async function copyBetween(
     return;
   }
   if (kind !== "file") {
-    throw new FsError("not_supported", `${source} is a pipe, socket or device; only files, links and folders are copied`, {
-      path: source,
-    });
+    throw new FsError(
+      "not_supported",
+      `${source} is a pipe, socket or device; only files, links and folders are copied`,
+      {
+        path: source,
+      },
+    );
   }
   await copyBytes(await from.openRead(source, { signal }), to, target, stat, options, progress, signal);
   tally.files++;
@@ -152,8 +191,6 @@ export async function toStandardOutput(
   range: { readonly offset?: number; readonly length?: number },
   signal: AbortSignal,
 ): Promise<void> {
-  const { print, stdout } = await import("../core/platform/process.ts");
-  void print;
   const stream = await tree.openRead(path, { ...range, signal });
   await stream.pipeTo(stdout() as WritableStream<Uint8Array>, { preventClose: true });
 }

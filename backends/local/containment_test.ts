@@ -58,11 +58,11 @@ Deno.test("links that lead out of the folder lead nowhere, whatever is done thro
         );
       }
     }
-    for (
-      const work of [fs.read("/file"), fs.write("/file", bytes), fs.append("/file", bytes), fs.truncate("/file", 0)]
-    ) {
-      await assert.rejects(work, (e) => hasCode(e, "too_many_links"));
-    }
+    const followed = (error: unknown) => hasCode(error, "too_many_links");
+    await assert.rejects(fs.read("/file"), followed);
+    await assert.rejects(fs.write("/file", bytes), followed);
+    await assert.rejects(fs.append("/file", bytes), followed);
+    await assert.rejects(fs.truncate("/file", 0), followed);
     await assert.rejects(fs.chmod("/file", 0o777), (e) => hasCode(e, "not_supported"));
     await fs.utimes("/file", time, time);
     await fs.removeDirAll("/");

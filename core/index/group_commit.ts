@@ -109,6 +109,12 @@ export class GroupCommit {
           this.#gate = new Promise((resolve) => openGate = resolve);
           while (this.#hooks.hasUnsyncedData()) await this.#hooks.syncData();
         }
+        if (!this.#open) {
+          // SQLite gave the group up while the disk was waited for; its writers know.
+          this.#gate = null;
+          openGate();
+          return;
+        }
         batch = this.#waiters;
         this.#waiters = [];
         this.#db.exec("COMMIT");

@@ -103,7 +103,7 @@ Deno.test("a change made while the log of the group before is failing is refused
 
 Deno.test("when SQLite gives up the whole group by itself, all its writers hear of it and the next group works", async () => {
   const { db, group, events, insert, rows } = set();
-  const first = await group.write(insert(1));
+  const good = group.write(insert(1));
   const bad = group.write(() => {
     insert(2)();
     // What a full disk does.
@@ -111,7 +111,7 @@ Deno.test("when SQLite gives up the whole group by itself, all its writers hear 
     throw new Error("database or disk is full");
   });
   await assert.rejects(bad, (e) => hasCode(e, "no_space"));
-  await assert.rejects(first.durable, (e) => hasCode(e, "no_space"));
+  await assert.rejects((await good).durable, (e) => hasCode(e, "no_space"));
   assert.deepEqual(rows(), []);
   assert.equal(events.filter((e) => e.startsWith("rolled back")).length, 1);
   await (await group.write(insert(3))).durable;

@@ -13,6 +13,8 @@ export class IndexThread {
   readonly #waiting = new Map<number, Waiting>();
   #port: WorkerPort<IndexRequest> | null = null;
   #nextId = 1;
+  #closed = false;
+  #idle: PromiseWithResolvers<void> | null = null;
 
   /** `path`: the database file. */
   constructor(path: string) {
@@ -21,6 +23,8 @@ export class IndexThread {
 
   /** Throws internal when the thread fails. */
   run(kind: IndexRequest["kind"]): Promise<string[]> {
+    if (this.#closed) return Promise.reject(new FsError("cancelled", "the index is closed"));
+    this.#idle ??= Promise.withResolvers();
     const port = this.#port ??= this.#start();
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -36,6 +40,7 @@ export class IndexThread {
         this.#waiting.delete(id);
         if (error === null) waiting?.resolve([...problems]);
         else waiting?.reject(new FsError("internal", `the index thread: ${error}`));
+        this.#endIfIdle();
       },
       onFailure: (message) => {
         this.#port = null;
@@ -47,11 +52,19 @@ export class IndexThread {
   #fail(error: FsError): void {
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();
+    this.#endIfIdle();
+  }
+  #endIfIdle(): void {
+    if (this.#waiting.size > 0) return;
+    this.#idle?.resolve();
+    this.#idle = null;
   }
 
-  close(): void {
+  /** Waits for what runs, so that no connection is left behind, and ends the thread. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#idle?.promise;
     this.#port?.terminate();
     this.#port = null;
-    this.#fail(new FsError("cancelled", "the index was closed"));
   }
 }

@@ -4,25 +4,23 @@ import { serveWorker } from "../platform/workers.ts";
 import type { IndexReply, IndexRequest } from "./index_messages.ts";
 import { verifyIndex } from "./verify.ts";
 
-const databases = new Map<string, Database>();
-
-function database(path: string): Database {
-  let db = databases.get(path);
-  if (db === undefined) {
+serveWorker<IndexRequest, IndexReply>(({ id, kind, path }, post) => {
+  let db: Database | undefined;
+  let problems: string[] = [];
+  let error: string | null = null;
+  try {
     db = openDatabase(path);
     db.exec("PRAGMA busy_timeout=5000; PRAGMA synchronous=normal; PRAGMA cache_size=-16384");
-    databases.set(path, db);
-  }
-  return db;
-}
-
-serveWorker<IndexRequest, IndexReply>(({ id, kind, path }, post) => {
-  try {
-    const problems = kind === "verify" ? verifyIndex(database(path)) : [];
+    if (kind === "verify") problems = verifyIndex(db);
     // Passive: never waits for a reader or the writer, and never holds one up.
-    if (kind === "checkpoint") database(path).exec("PRAGMA wal_checkpoint(PASSIVE)");
-    post({ id, problems, error: null });
-  } catch (error) {
-    post({ id, problems: [], error: error instanceof Error ? error.message : String(error) });
+    else db.exec("PRAGMA wal_checkpoint(PASSIVE)");
+  } catch (thrown) {
+    error = thrown instanceof Error ? thrown.message : String(thrown);
   }
+  try {
+    db?.close();
+  } catch (thrown) {
+    error ??= thrown instanceof Error ? thrown.message : String(thrown);
+  }
+  post({ id, problems, error });
 });

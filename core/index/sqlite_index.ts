@@ -568,7 +568,7 @@ export class SqliteIndex implements Index {
     try {
       await this.#group.settle();
     } finally {
-      this.#thread?.close();
+      await this.#thread?.close();
       if (this.#logFd >= 0) closeFd(this.#logFd);
       this.#db.close();
     }

@@ -112,3 +112,7 @@ export async function permissionsOf(path: string): Promise<number | null> {
     throw fsError;
   }
 }
+/** The path with all its symbolic links resolved. Throws not_found. */
+export function realPath(path: string): Promise<string> {
+  return attempt("resolve", path, () => Deno.realPath(path));
+}

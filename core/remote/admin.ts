@@ -4,6 +4,9 @@ import type { WalEntry } from "../index/packs.ts";
 import type { EvictReport } from "../indexed/core.ts";
 import { TierBit } from "../fs/stat.ts";
 import { createToken, type Scope } from "./auth.ts";
+import type { Index } from "../index/index.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Random } from "../platform/random.ts";
 import type { ServerContext } from "./context.ts";
 import { checkPath } from "./url_path.ts";
 
@@ -157,8 +160,21 @@ export async function scrub(
   return { ...await context.core.tiers.scrub(options) };
 }
 
-export async function tokens(context: ServerContext): Promise<Record<string, unknown>> {
-  return { tokens: (await context.core.index.tokens()).map(tokenJson) };
+/** Whoever keeps tokens: a running server, or a command that has opened its index. */
+export interface TokenKeeper {
+  readonly index: Pick<Index, "tokens" | "addToken" | "revokeToken">;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** What was known of tokens is not true any more. */
+  changed(): void;
+}
+export function tokenKeeper(context: ServerContext): TokenKeeper {
+  const { core: { index }, clock, random, auth } = context;
+  return { index, clock, random, changed: () => auth.changed() };
+}
+
+export async function tokens(keeper: TokenKeeper): Promise<Record<string, unknown>> {
+  return { tokens: (await keeper.index.tokens()).map(tokenJson) };
 }
 function tokenJson(token: { id: string; scope: string; path: string; created: number; expires: number | null }) {
   return {
@@ -171,7 +187,7 @@ function tokenJson(token: { id: string; scope: string; path: string; created: nu
 }
 
 export async function makeToken(
-  context: ServerContext,
+  keeper: TokenKeeper,
   request: { scope: unknown; path: unknown; expiresInMs: unknown },
 ): Promise<Record<string, unknown>> {
   const { scope, expiresInMs } = request;
@@ -185,19 +201,19 @@ export async function makeToken(
   if (expiresInMs !== undefined && expiresInMs !== null && !(typeof expiresInMs === "number" && expiresInMs > 0)) {
     throw new FsError("invalid_input", "expires_in_ms: a number above 0");
   }
-  const made = await createToken(context.core.index, context.random, context.clock, {
+  const made = await createToken(keeper.index, keeper.random, keeper.clock, {
     scope: scope satisfies Scope,
     path,
-    expires: typeof expiresInMs === "number" ? Math.floor(context.clock.now() + expiresInMs) : null,
+    expires: typeof expiresInMs === "number" ? Math.floor(keeper.clock.now() + expiresInMs) : null,
   });
-  context.auth.changed();
+  keeper.changed();
   return { token: made.secret, ...tokenJson(made.info) };
 }
 
 /** Throws not_found. */
-export async function revokeToken(context: ServerContext, id: unknown): Promise<Record<string, unknown>> {
-  const revoked = typeof id === "string" && await context.core.index.revokeToken(id);
-  context.auth.changed();
+export async function revokeToken(keeper: TokenKeeper, id: unknown): Promise<Record<string, unknown>> {
+  const revoked = typeof id === "string" && await keeper.index.revokeToken(id);
+  keeper.changed();
   if (!revoked) {
     throw new FsError("not_found", `there is no token ${JSON.stringify(id)}; see "anyfs token ls"`, {
       path: String(id),

@@ -70,17 +70,20 @@ const ROUTES: Readonly<Record<string, readonly [method: string, route: Route]>> 
     );
   }],
   "/tokens/revoke": ["POST", async (context, call) => {
-    return jsonResponse(await admin.revokeToken(context, (await fields(call)).id));
+    return jsonResponse(await admin.revokeToken(admin.tokenKeeper(context), (await fields(call)).id));
   }],
 };
 
 export async function adminRoutes(context: ServerContext, call: Call): Promise<Response> {
   requireScope(call.access, "admin");
   if (call.rest === "/tokens") {
-    if (call.method === "GET") return jsonResponse(await admin.tokens(context));
+    if (call.method === "GET") return jsonResponse(await admin.tokens(admin.tokenKeeper(context)));
     if (call.method !== "POST") return methodNotAllowed("GET, POST");
     const { scope, path, expires_in_ms } = await fields(call);
-    return jsonResponse(await admin.makeToken(context, { scope, path, expiresInMs: expires_in_ms }), 201);
+    return jsonResponse(
+      await admin.makeToken(admin.tokenKeeper(context), { scope, path, expiresInMs: expires_in_ms }),
+      201,
+    );
   }
   const found = Object.hasOwn(ROUTES, call.rest) ? ROUTES[call.rest] : undefined;
   if (found === undefined) throw new FsError("not_found", `there is no /v1/admin${call.rest.slice(0, 80)}`);

@@ -35,9 +35,13 @@ const METHODS: Readonly<Record<string, Method>> = {
   "cache.stats": (context) => Promise.resolve({ origins: [], clients: context.connectedDevices().length }),
   devices: (context) => admin.devices(context),
   "token.create": (context, p) =>
-    admin.makeToken(context, { scope: p["scope"], path: p["path"], expiresInMs: p["expires_in_ms"] }),
-  "token.list": (context) => admin.tokens(context),
-  "token.revoke": (context, p) => admin.revokeToken(context, p["id"]),
+    admin.makeToken(admin.tokenKeeper(context), {
+      scope: p["scope"],
+      path: p["path"],
+      expiresInMs: p["expires_in_ms"],
+    }),
+  "token.list": (context) => admin.tokens(admin.tokenKeeper(context)),
+  "token.revoke": (context, p) => admin.revokeToken(admin.tokenKeeper(context), p["id"]),
 };
 /** Of the contract, and not there yet. */
 const LATER: ReadonlySet<string> = new Set(["cache.clear", "search", "origin.list", "origin.rescan"]);

@@ -77,14 +77,13 @@ function same(actual: Outcome, expected: Outcome, o: Operation, model: Model): b
   if (o.op !== "rename" && o.op !== "copy") return false;
   // Source and target may both be wrong. Each finding must be true of one of the two.
   const probe = (path: string): Outcome[] => [
-    new Model().apply({ op: "read", path }),
-    structuredCloneModel(model).apply({ op: "read", path }),
-    structuredCloneModel(model).apply({ op: "createDir", path }),
+    cloneOf(model).apply({ op: "read", path }),
+    cloneOf(model).apply({ op: "createDir", path }),
   ];
   return [...probe(o.path), ...probe(o.to)].includes(actual) || actual === "invalid_input" ||
     actual === "directory_not_empty";
 }
-function structuredCloneModel(model: Model): Model {
+function cloneOf(model: Model): Model {
   const copy = new Model();
   for (const [path, node] of model.nodes) copy.nodes.set(path, node);
   return copy;
@@ -97,7 +96,7 @@ async function check(open: () => Promise<{ fs: Fs; dispose(): Promise<void> }>, 
       try {
         const model = new Model();
         for (const o of history) {
-          const before = structuredCloneModel(model);
+          const before = cloneOf(model);
           const expected = model.apply(o);
           const actual = await perform(fs, o);
           assert(
