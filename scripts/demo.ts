@@ -101,11 +101,15 @@ class Demo {
   async stop(): Promise<void> {
     const child = this.#children.pop();
     if (child === undefined) return;
-    child.kill("SIGTERM");
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // It has ended by itself, as a mount does that is unmounted.
+    }
     const late = setTimeout(() => child.kill("SIGKILL"), 15_000);
     const { code } = await child.status;
     clearTimeout(late);
-    if (code !== 0) this.failed.push(`it ended with ${code} after SIGTERM`);
+    if (code !== 0) this.failed.push(`a process ended with ${code} when it was stopped`);
   }
 
   async clean(): Promise<void> {

@@ -44,6 +44,7 @@ const TRAITS: BackendTraits = {
     "two processes that append to one file, or create it exclusively, are kept apart only where the store honours If-Match and If-None-Match; Ceph does for one PUT, not for multipart uploads (from 8 MiB, appends from 5 MiB)",
     "bytes in names that are not UTF-8, and control characters, are written %XX in keys (see keys.ts)",
     "keys end at 1024 bytes, so paths do, a little earlier",
+    "keys that no path can name (`a//b`, `./`, `../`, a leading slash) are not shown; with a component `.` or `..` they can't be removed from here either",
     "where a bucket has both `a` and `a/...`, the directory is what is seen",
     "no modes, owners, links, attributes, versions or inode numbers; times have seconds",
   ],

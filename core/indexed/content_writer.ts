@@ -1,5 +1,4 @@
 /** ContentWriter: bytes in, chunks in the store and a manifest out. Nothing refers to them before the caller does. */
-import { FsError } from "../fs/error.ts";
 import type { Index } from "../index/index.ts";
 import type { ActiveWriters } from "../store/active_writers.ts";
 import { chunkInline, INLINE_LIMIT } from "../store/chunk_inline.ts";

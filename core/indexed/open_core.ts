@@ -61,7 +61,7 @@ export interface ServerCoreConfig {
     readonly flushBytes?: number;
     /** ... or this long after its first chunk, milliseconds. @default 30 s */
     readonly flushIntervalMs?: number;
-    /** Longest wait for an answer of a tier, milliseconds, beside the time the bytes take at 100 kB/s. @default 30 s */
+    /** Longest wait for an answer of a tier, milliseconds, beside the time the bytes take. @default 30 s */
     readonly timeoutMs?: number;
   };
   readonly eviction?: {
@@ -74,8 +74,10 @@ export interface ServerCoreConfig {
   };
   /** Between two health checks of a tier, milliseconds. @default 30 s */
   readonly healthIntervalMs?: number;
-  /** Longest wait for a read from one tier before the next is asked, milliseconds. @default 10 s */
+  /** Longest wait for a read from one tier before the next is asked, milliseconds, beside the time the bytes take. @default 10 s */
   readonly readTimeoutMs?: number;
+  /** Bytes a second below which a transfer counts as hanging. @default 100 kB/s */
+  readonly slowestBytesPerSecond?: number;
   /** Packs promoted at a time; 0: none. @default 2 */
   readonly promotions?: number;
   /** So long after its last use something unreferenced is kept, milliseconds. @default 24 hours */
@@ -139,6 +141,13 @@ async function wire(
   const compress = config.compress ?? true;
   const timeoutMs = config.upload?.timeoutMs ?? 30_000;
   const readTimeoutMs = config.readTimeoutMs ?? 10_000;
+  const slowest = config.slowestBytesPerSecond ?? 100_000;
+  const transfers = config.upload?.transfers ?? 4;
+  const bandwidth = config.upload?.bytesPerSecond ?? null;
+  // Transfers that share the permitted bandwidth are slow, and not hanging.
+  const slowestUpload = bandwidth === null ? slowest : Math.min(slowest, bandwidth / (transfers * 4));
+  const readLimit = (bytes: number) => readTimeoutMs + Math.ceil(bytes / slowest * 1000);
+  const uploadLimit = (bytes: number) => timeoutMs + Math.ceil(bytes / slowestUpload * 1000);
   const local = config.tiers.local;
   // Also proves that the folder is there: an unmounted disk is not an empty tier.
   await local.store.head("check/open");
@@ -186,8 +195,8 @@ async function wire(
   });
   undo.push(() => index.close());
   const serial = new Serial();
-  const source = new PackSource(tiers, clock, readTimeoutMs);
-  const repairer = new Repairer({ index, source, serial, timeoutMs, clock, kick, log });
+  const source = new PackSource(tiers, clock, readLimit);
+  const repairer = new Repairer({ index, source, serial, limitMs: uploadLimit, clock, kick, log });
   const space = new HotSpace({
     folder: local.path,
     reserveBytes: config.reserveBytes ?? 256 * MiB,
@@ -201,7 +210,7 @@ async function wire(
     source,
     serial,
     concurrency: promotions,
-    timeoutMs,
+    limitMs: uploadLimit,
     clock,
     hasRoom: async (bytes) =>
       (hot.highWatermark === null || await index.bytesOn(hot.bit) + bytes <= hot.highWatermark) &&
@@ -214,7 +223,7 @@ async function wire(
     openPacks,
     hotFiles,
     clock,
-    readTimeoutMs,
+    limitMs: readLimit,
     onSlowRead: (pack) => promotions > 0 && promoter.want(pack),
     onBadCopy: (pack, tier) => void repairer.repair(pack, tier),
     log,
@@ -238,7 +247,7 @@ async function wire(
     onSealed: kick,
     log,
   });
-  const bucket = config.upload?.bytesPerSecond ? new TokenBucket(config.upload.bytesPerSecond, clock) : null;
+  const bucket = bandwidth === null ? null : new TokenBucket(bandwidth, clock);
   const replicators = tiers.tiers.map((tier) =>
     new Replicator({
       index,
@@ -246,9 +255,9 @@ async function wire(
       source,
       serial,
       settled: (id) => chunks.settled(id),
-      transfers: config.upload?.transfers ?? 4,
+      transfers,
       bucket: tier === hot ? null : bucket,
-      timeoutMs,
+      limitMs: uploadLimit,
       clock,
       random,
       log,

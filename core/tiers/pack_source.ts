@@ -6,7 +6,6 @@ import type { Clock } from "../platform/clock.ts";
 import { packKey } from "../store/open_pack.ts";
 import { readToc, verifyPack } from "../store/pack.ts";
 import { within } from "./health.ts";
-import { transferLimit } from "./router.ts";
 import type { Tier, TierSet } from "./tier.ts";
 
 export interface CheckedCopy extends ObjectSource {
@@ -16,12 +15,13 @@ export interface CheckedCopy extends ObjectSource {
 export class PackSource {
   readonly #tiers: TierSet;
   readonly #clock: Clock;
-  readonly #timeoutMs: number;
+  readonly #limitMs: (bytes: number) => number;
 
-  constructor(tiers: TierSet, clock: Clock, timeoutMs: number) {
+  /** `limitMs`: longest wait for so many bytes, milliseconds. */
+  constructor(tiers: TierSet, clock: Clock, limitMs: (bytes: number) => number) {
     this.#tiers = tiers;
     this.#clock = clock;
-    this.#timeoutMs = timeoutMs;
+    this.#limitMs = limitMs;
   }
 
   /**
@@ -70,7 +70,7 @@ export class PackSource {
     const readAt = (offset: number, length: number) =>
       within(
         this.#clock,
-        transferLimit(this.#timeoutMs, length),
+        this.#limitMs(length),
         `read ${tier.place}`,
         (own) => tier.store.get(key, { offset, length, signal: own }),
         signal,

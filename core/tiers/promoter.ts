@@ -9,7 +9,6 @@ import { packKey } from "../store/open_pack.ts";
 import { within } from "./health.ts";
 import type { PackSource } from "./pack_source.ts";
 import { copyKey } from "./replicator.ts";
-import { transferLimit } from "./router.ts";
 import type { Tier } from "./tier.ts";
 
 export interface PromoterOptions {
@@ -19,7 +18,8 @@ export interface PromoterOptions {
   readonly serial: Serial;
   /** Packs fetched at a time. */
   readonly concurrency: number;
-  readonly timeoutMs: number;
+  /** Longest wait for so many bytes, milliseconds. */
+  readonly limitMs: (bytes: number) => number;
   readonly clock: Clock;
   /** Is there room for so many bytes more on the hot tier, below its high watermark and on its disk? */
   readonly hasRoom: (bytes: number) => Promise<boolean>;
@@ -61,7 +61,7 @@ export class Promoter {
   }
 
   async #promote(id: number): Promise<void> {
-    const { index, hot, source, clock, timeoutMs } = this.#o;
+    const { index, hot, source, clock } = this.#o;
     const signal = this.#stop.signal;
     const pack = await index.pack(id);
     if (pack === null || pack.name === null || pack.state !== PACK_SEALED || (pack.tiers & hot.bit) !== 0) return;
@@ -69,7 +69,7 @@ export class Promoter {
     const named = { ...pack, name: pack.name };
     const key = packKey(pack.name);
     const copy = await source.find(named, { except: hot.bit, signal });
-    const limit = transferLimit(timeoutMs, pack.bytes);
+    const limit = this.#o.limitMs(pack.bytes);
     await within(clock, limit, `promote ${key}`, (own) => hot.store.put(key, copy, { signal: own }), signal);
     await source.check(hot, named, false, signal);
     await (await index.addTier(id, hot.bit)).durable;

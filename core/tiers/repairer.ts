@@ -10,14 +10,14 @@ import { packKey } from "../store/open_pack.ts";
 import { within } from "./health.ts";
 import type { PackSource } from "./pack_source.ts";
 import { copyKey } from "./replicator.ts";
-import { transferLimit } from "./router.ts";
 import type { Tier } from "./tier.ts";
 
 export interface RepairerOptions {
   readonly index: Index;
   readonly source: PackSource;
   readonly serial: Serial;
-  readonly timeoutMs: number;
+  /** Longest wait for so many bytes, milliseconds. */
+  readonly limitMs: (bytes: number) => number;
   readonly clock: Clock;
   /** New entries of the write-ahead log are there. */
   readonly kick: () => void;
@@ -76,7 +76,7 @@ export class Repairer {
       return true;
     }
     const key = packKey(pack.name);
-    const limit = transferLimit(this.#o.timeoutMs, pack.bytes);
+    const limit = this.#o.limitMs(pack.bytes);
     try {
       await within(this.#o.clock, limit, `repair ${key}`, (own) => tier.store.put(key, copy, { signal: own }), signal);
     } catch (error) {

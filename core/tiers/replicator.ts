@@ -11,7 +11,6 @@ import { packKey } from "../store/open_pack.ts";
 import { backoffMs } from "./backoff.ts";
 import { within } from "./health.ts";
 import type { PackSource } from "./pack_source.ts";
-import { transferLimit } from "./router.ts";
 import type { Tier } from "./tier.ts";
 import type { TokenBucket } from "./token_bucket.ts";
 
@@ -26,8 +25,8 @@ export interface ReplicatorOptions {
   /** Transfers at a time. */
   readonly transfers: number;
   readonly bucket: TokenBucket | null;
-  /** Longest wait for an answer, milliseconds, beside the time its bytes take at 100 kB/s. */
-  readonly timeoutMs: number;
+  /** Longest wait for so many bytes to get there, milliseconds. */
+  readonly limitMs: (bytes: number) => number;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: (message: string) => void;
@@ -129,7 +128,7 @@ export class Replicator {
   }
 
   async #put(entry: WalEntry): Promise<void> {
-    const { index, tier, source, settled, bucket, timeoutMs } = this.#o;
+    const { index, tier, source, settled, bucket, limitMs } = this.#o;
     const signal = this.#stop.signal;
     await settled(entry.packId);
     const pack = await index.pack(entry.packId);
@@ -142,8 +141,8 @@ export class Replicator {
       size: copy.size,
       open: () => bucket === null ? copy.open() : bucket.limit(copy.open(), signal),
     };
-    await this.#ask(transferLimit(timeoutMs, pack.bytes), (own) => tier.store.put(key, upload, { signal: own }));
-    const found = await this.#ask(timeoutMs, (own) => tier.store.head(key, { signal: own }));
+    await this.#ask(limitMs(pack.bytes), (own) => tier.store.put(key, upload, { signal: own }));
+    const found = await this.#ask(limitMs(0), (own) => tier.store.head(key, { signal: own }));
     if (found === null || found.size !== pack.bytes) {
       throw new FsError(
         "corrupt",
@@ -156,10 +155,10 @@ export class Replicator {
   }
 
   async #delete(entry: WalEntry): Promise<void> {
-    const { index, tier, timeoutMs } = this.#o;
+    const { index, tier, limitMs } = this.#o;
     const { object } = entry;
     if (object !== null) {
-      await this.#ask(timeoutMs, (own) => tier.store.delete(packKey(object), { signal: own }));
+      await this.#ask(limitMs(0), (own) => tier.store.delete(packKey(object), { signal: own }));
     }
     const written = await index.deleteDone(entry);
     await written.durable;

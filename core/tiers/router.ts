@@ -18,8 +18,8 @@ export interface RouterOptions {
   readonly openPacks: OpenPacks;
   readonly hotFiles: HotFiles;
   readonly clock: Clock;
-  /** Longest wait for one read from one tier, milliseconds, beside the time its bytes take at 100 kB/s. */
-  readonly readTimeoutMs: number;
+  /** Longest wait for so many bytes from one tier, milliseconds. */
+  readonly limitMs: (bytes: number) => number;
   /** A pack was read from a slower tier than the hot one. */
   readonly onSlowRead: (pack: PackInfo) => void;
   /** The tier's copy is missing or has wrong bytes; `good` gave the right ones, null: none did. */
@@ -27,8 +27,6 @@ export interface RouterOptions {
   readonly log: (message: string) => void;
 }
 
-/** Bytes a second below which a transfer counts as hanging. */
-const SLOWEST = 100_000;
 /** How often the accesses counted in memory are written to the index, milliseconds. */
 const TOUCH_INTERVAL = 10_000;
 
@@ -116,8 +114,8 @@ export class Router implements PackReader {
     length: number,
     signal: AbortSignal | undefined,
   ): Promise<Uint8Array> {
-    const { clock, readTimeoutMs, hotFiles } = this.#o;
-    const limit = transferLimit(readTimeoutMs, length);
+    const { clock, hotFiles } = this.#o;
+    const limit = this.#o.limitMs(length);
     if (tier.bit === TierBit.local) {
       return within(clock, limit, `read ${tier.place}`, () => hotFiles.read(name, offset, length), signal);
     }
@@ -149,9 +147,4 @@ export class Router implements PackReader {
     this.#stopTouch();
     await this.flushHits();
   }
-}
-
-/** Milliseconds after which a transfer of `bytes` counts as hanging. */
-export function transferLimit(baseMs: number, bytes: number): number {
-  return baseMs + Math.ceil(bytes / SLOWEST * 1000);
 }

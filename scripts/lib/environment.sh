@@ -6,8 +6,10 @@ ANYFS_DENO_VERSION=2.7.11
 # npm downloads by Deno trust the system's certificates too. It has to be set before Deno starts: `deno task` already
 # resolves npm packages.
 DENO_TLS_CA_STORE=${DENO_TLS_CA_STORE:-system,mozilla}
+# Nothing may be printed after the summary: neither tool looks for updates of itself.
 DENO_NO_UPDATE_CHECK=1
-export DENO_TLS_CA_STORE DENO_NO_UPDATE_CHECK
+npm_config_update_notifier=false
+export DENO_TLS_CA_STORE DENO_NO_UPDATE_CHECK npm_config_update_notifier
 
 # Sets ANYFS_DENO: `path` or `npx`. Inside `deno task` the word deno is the same executable in both cases.
 find_deno() {

@@ -39,7 +39,8 @@ Deno.test("a process that carries the mark is found, named and ended; others are
   const left = sleep({ SWEEP_TEST: mark });
   const other = sleep({ SWEEP_TEST: "another" });
   const found = await sweep(folder, `SWEEP_TEST=${mark}`);
-  assert.deepEqual(found, [`process ${left.pid}: sleep 100`]);
+  assert.equal(found.length, 1);
+  assert.match(found[0] ?? "", new RegExp(`^process ${left.pid}: .*sleep 100$`));
   assert.equal((await left.status).signal, "SIGKILL");
   other.kill("SIGTERM");
   assert.equal((await other.status).signal, "SIGTERM");

@@ -519,7 +519,8 @@ export function testBackend(name: string, getFactory: () => Promise<BackendFacto
 
   test("pages files and directories in one order", async (fs) => {
     await fs.createDir("/mix");
-    const made = ["a", "a b", "a-b", "a.b", "a0", "b", "é", "z", "B"];
+    // "a" becomes a directory and "c" a file: a slash sorts between "." and "0".
+    const made = ["a", "a b", "a-b", "a.b", "a0", "b", "é", "z", "B", "c", "c-1", "c.x", "c0"];
     for (const [i, name] of made.entries()) {
       if (i % 2 === 0) await fs.createDir(`/mix/${name}`);
       else await fs.write(`/mix/${name}`, utf8(name));

@@ -9,12 +9,13 @@ import { text, utf8 } from "../support/expect.ts";
 import { Model, type Operation, type Outcome } from "./model.ts";
 
 /** Few names, so that operations meet. */
-const path = fc.array(fc.constantFrom("a", "b", "ab", "é"), { maxLength: 3 }).map((parts) => `/${parts.join("/")}`);
+const path = fc.array(fc.constantFrom("a", "é"), { maxLength: 3 }).map((parts) => `/${parts.join("/")}`);
 const content = fc.string({ unit: fc.constantFrom("x", "y", "z"), maxLength: 6 });
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   fc.record({ op: fc.constantFrom("write", "append"), path, text: content }),
   fc.record({ op: fc.constant("truncate"), path, size: fc.integer({ min: 0, max: 9 }) }),
-  fc.record({ op: fc.constantFrom("rename", "copy"), path, to: path }),
+  fc.record({ op: fc.constantFrom("rename", "rename", "copy"), path, to: path }),
+  fc.record({ op: fc.constantFrom("createDir", "createDirAll"), path }),
   fc.record({
     op: fc.constantFrom("read", "list", "createDir", "createDirAll", "removeFile", "removeDir", "removeDirAll"),
     path,

@@ -1,6 +1,7 @@
 /**
  * An S3 server for tests. In this order: the one that ANYFS_TEST_S3_ENDPOINT, ANYFS_TEST_S3_KEY and ANYFS_TEST_S3_SECRET
- * name; a Ceph gateway of our own when its packages are installed; npm s3rver (smoke tests only); else none, and the reason.
+ * name; a Ceph gateway of our own when its packages are installed; npm s3rver when ANYFS_TEST_S3RVER=1 (smoke tests only);
+ * else none, and the reason.
  * One server serves all test processes of a run: a lock file serialises its start, one file a user counts the users, and
  * the last to leave stops it.
  */
@@ -70,10 +71,53 @@ async function script(command: string): Promise<{ ok: boolean; text: string }> {
   return { ok: success, text: await Deno.readTextFile(log) };
 }
 
-async function startCeph(): Promise<S3Server | NoS3Server> {
-  for (const program of ["radosgw", "ceph-mon", "ceph-osd", "ceph", "curl"]) {
-    if (!await onPath(program)) return { skip: `no S3 server: ${program} is not installed` };
+/**
+ * npm s3rver in a child process of its own, outside our lock file so that no compiled program carries it. It ignores
+ * preconditions and never heard of some errors: good for a smoke test of a machine without Ceph, not for a verdict.
+ */
+async function startS3rver(): Promise<S3Server | NoS3Server> {
+  const folder = await Deno.makeTempDir();
+  const probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = probe.addr;
+  probe.close();
+  const args = [
+    "run",
+    "-A",
+    "--no-lock",
+    "--no-config",
+    "npm:s3rver@3.7.1",
+    "-d",
+    folder,
+    "-a",
+    "127.0.0.1",
+    "-p",
+    `${port}`,
+  ];
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...args, "--silent"],
+    cwd: folder,
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  let ended = false;
+  child.status.then(() => ended = true);
+  globalThis.addEventListener("unload", () => {
+    if (!ended) child.kill();
+    Deno.removeSync(folder, { recursive: true });
+  });
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline && !ended;) {
+    const up = await Deno.connect({ hostname: "127.0.0.1", port }).then((c) => (c.close(), true), () => false);
+    if (up) {
+      const keys = { accessKeyId: "S3RVER", secretAccessKey: "S3RVER" };
+      return { kind: "s3rver", endpoint: `http://127.0.0.1:${port}`, ...keys };
+    }
+    await new Promise((done) => setTimeout(done, 100));
   }
+  return { skip: "no S3 server: neither Ceph (see scripts/ceph_rgw.sh) nor npm s3rver could be started" };
+}
+
+async function startCeph(): Promise<S3Server | NoS3Server> {
   const started = await locked(async () => {
     await Deno.writeTextFile(`${stateFolder()}/users/${Deno.pid}`, "");
     return await script("start");
@@ -117,6 +161,13 @@ async function find(): Promise<S3Server | NoS3Server> {
       return { skip: "ANYFS_TEST_S3_ENDPOINT is set, but not ANYFS_TEST_S3_KEY and ANYFS_TEST_S3_SECRET" };
     }
     return { kind: "environment", endpoint, accessKeyId, secretAccessKey };
+  }
+  for (const program of ["radosgw", "ceph-mon", "ceph-osd", "ceph", "curl"]) {
+    if (!await onPath(program)) {
+      // Only on demand: it is downloaded, and fails what a real server passes.
+      if (Deno.env.get("ANYFS_TEST_S3RVER") === "1") return await startS3rver();
+      return { skip: `no S3 server: ${program} is not installed; ANYFS_TEST_S3RVER=1 tries npm s3rver instead` };
+    }
   }
   return await startCeph();
 }
