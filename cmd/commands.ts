@@ -49,6 +49,7 @@ export const COMMANDS: readonly CommandRow[] = [
   { name: "token", summary: "make, list, revoke tokens", load: async () => (await import("./token.ts")).command },
   { name: "wal", summary: "what still has to reach a tier", load: async () => (await import("./wal.ts")).command },
   { name: "evict", summary: "one eviction pass", load: async () => (await import("./evict.ts")).command },
+  { name: "cache", summary: "what mounts keep of the tree", load: async () => (await import("./cache.ts")).command },
   {
     name: "config",
     summary: "write, check or show the configuration",
@@ -69,7 +70,7 @@ export const COMMANDS: readonly CommandRow[] = [
 ];
 
 /** Promised, not there yet; not in the overview. */
-const LATER = ["du", "tree", "pin", "unpin", "origin", "cache", "scrub", "snapshot", "undelete"]
+const LATER = ["du", "tree", "pin", "unpin", "origin", "scrub", "snapshot", "undelete"]
   .concat(
     ["collection", "shell", "doctor"],
   );

@@ -25,6 +25,7 @@ interface Options {
   readonly conflict?: "server-wins" | "client-wins" | "keep-both" | "newer" | "manual";
   readonly allowOther?: true;
   readonly offline?: true;
+  readonly allowNonEmpty?: true;
   readonly background?: true;
 }
 
@@ -46,7 +47,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
   const url = parseServerUrl(context.server() ?? DEFAULT_URL);
   const { openMount } = await import("../core/offline/open_mount.ts");
   const { checkMountPoint, mountFuse } = await import("../fuse/mod.ts");
-  await checkMountPoint(dir);
+  await checkMountPoint(dir, options.allowNonEmpty ?? false);
   const log = await logger(context, cacheDir);
   const opened = await openMount({
     url,
@@ -68,6 +69,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
       fs: opened.fs,
       fsName: "anyfs",
       readOnly: options.readOnly ?? false,
+      allowNonEmpty: options.allowNonEmpty ?? false,
       ...(options.allowOther === true ? { allowOther: true } : {}),
       onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),
     });
@@ -148,6 +150,7 @@ export const command: CommandModule = {
       )
       .option("--allow-other", "other users of this machine may use the mount")
       .option("--offline", "begin without the server")
+      .option("--allow-non-empty", "mount over a folder that holds something, which is hidden meanwhile")
       .option("--background", "return when mounted")
       .action((dir, options) => start((context) => mount(context, dir, options)));
     example(

@@ -85,6 +85,8 @@ export async function run(argv: readonly string[]): Promise<number> {
     return code;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : WRONG_USAGE;
+    // Help goes to a pager or head like any other output.
+    if (error instanceof Error && error.name === "BrokenPipe") return 0;
     print("stderr", errorLine(error));
     return 1;
   }

@@ -279,5 +279,8 @@ Deno.test("a reader that has read enough is no failure", async () => {
   const { out, err } = await exec("bash", ["-c", `anyfs config init - | head -n 1; echo "\${PIPESTATUS[0]}"`], env);
   assert.match(out, /^# AnyFS configuration.*\n0\n$/);
   assert.equal(err, "");
+  // The reader is gone before the program has started.
+  const help = await exec("bash", ["-c", `{ anyfs --help; echo "$?" >&2; } | true`], env);
+  assert.equal(help.err, "0\n");
   await Deno.remove(folder, { recursive: true });
 });

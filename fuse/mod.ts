@@ -62,8 +62,8 @@ export interface FuseMount {
 }
 
 /** What `mountFuse` will check first, for who has something long to do before. Throws as it does. */
-export async function checkMountPoint(dir: string): Promise<void> {
-  await prepareMountPoint(dir, false, systemClock);
+export async function checkMountPoint(dir: string, allowNonEmpty: boolean): Promise<void> {
+  await prepareMountPoint(dir, allowNonEmpty, systemClock);
 }
 
 /**

@@ -567,7 +567,7 @@ export class S3Backend implements Backend {
       const request = { prefix, delimiter: "/", after, token, max: left + 2 };
       const page = await this.#call("list", path, options, (signal) => this.#listPage(request, signal));
       const entries = pageEntries(page, prefix);
-      seen ||= (page.Contents ?? []).length > 0 || entries.length > 0;
+      seen ||= (page.Contents ?? []).length + (page.CommonPrefixes ?? []).length > 0;
       for (const entry of entries) {
         if (entry.name === options.after) continue;
         if (left-- <= 0) return;
@@ -670,7 +670,9 @@ function pageEntries(
     }
     entries.push({ key, name: decoded, stat });
   };
+  const directories = new Set((page.CommonPrefixes ?? []).map(({ Prefix }) => Prefix));
   for (const { Key, Size, LastModified } of page.Contents ?? []) {
+    if (directories.has(`${Key}/`)) continue;
     const key = decodeUrl(Key ?? "");
     const stat = fileStat({ size: Size ?? 0, etag: undefined, mtimeSec: seconds(LastModified) });
     if (key !== prefix) add(key, key.slice(prefix.length), stat);

@@ -6,7 +6,7 @@
  * Order kept for a power cut: pack bytes -> COMMIT (SQLite WAL mode, synchronous=NORMAL) -> fdatasync of the `-wal` file.
  */
 import { FsError, toFsError } from "../fs/error.ts";
-import type { Database } from "../platform/sqlite.ts";
+import type { Database, Statement } from "../platform/sqlite.ts";
 
 export interface CommitHooks {
   /** Are there pack bytes that are not on the disk yet? */
@@ -36,6 +36,9 @@ export interface Written<T> {
 export class GroupCommit {
   readonly #db: Database;
   readonly #hooks: CommitHooks;
+  /** Prepared: each change needs them, and parsing them costs more than running them. */
+  readonly #savepoint: Statement;
+  readonly #release: Statement;
   #open = false;
   #waiters: Waiter[] = [];
   #gate: Promise<void> | null = null;
@@ -45,6 +48,8 @@ export class GroupCommit {
   constructor(db: Database, hooks: CommitHooks) {
     this.#db = db;
     this.#hooks = hooks;
+    this.#savepoint = db.prepare("SAVEPOINT one");
+    this.#release = db.prepare("RELEASE one");
   }
 
   /**
@@ -66,14 +71,14 @@ export class GroupCommit {
   #writeNow<T>(change: () => T): Written<T> {
     if (this.#failed !== null) throw this.#failed;
     this.#begin();
-    this.#db.exec("SAVEPOINT one");
+    this.#savepoint.run();
     let value: T;
     try {
       value = change();
     } catch (error) {
       if (this.#db.isTransaction) {
         this.#db.exec("ROLLBACK TO one");
-        this.#db.exec("RELEASE one");
+        this.#release.run();
         this.#kick();
       } else {
         // A full disk or an I/O error made SQLite roll back the whole group by itself.
@@ -81,7 +86,7 @@ export class GroupCommit {
       }
       throw error instanceof FsError ? error : sqlError(error);
     }
-    this.#db.exec("RELEASE one");
+    this.#release.run();
     const durable = new Promise<void>((resolve, reject) => this.#waiters.push({ resolve, reject }));
     durable.catch(() => {});
     this.#kick();
@@ -167,7 +172,7 @@ export class GroupCommit {
 }
 
 /** What SQLite throws, by its meaning. */
-function sqlError(error: unknown): FsError {
+export function sqlError(error: unknown): FsError {
   const cause = toFsError(error, { operation: "commit" });
   if (cause.code === "internal" && /disk is full/.test(cause.message)) {
     return new FsError("no_space", "the disk of the index is full: free some room in the state folder", {

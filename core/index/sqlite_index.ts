@@ -7,7 +7,7 @@ import { closeFd, O_RDONLY, openFd, syncFd, syncFolder } from "../platform/posix
 import type { Random } from "../platform/random.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
 import { type ChunkLocation, Contents, type WantedChunk } from "./contents.ts";
-import { GroupCommit, type Written } from "./group_commit.ts";
+import { GroupCommit, sqlError, type Written } from "./group_commit.ts";
 import type { ApplyRequest, ApplyResult, DeviceInfo, Index, StoredChunk, StoredFailure, TokenInfo } from "./index.ts";
 import type { Change, OpDone } from "./ops.ts";
 import { type PackInfo, Packs, type WalEntry } from "./packs.ts";
@@ -98,14 +98,19 @@ export class SqliteIndex implements Index {
       },
       contentRef: (hash, delta) => this.#contents.ref(hash, delta, clock.now()),
     });
-    db.exec("BEGIN IMMEDIATE");
-    this.#tree.ensureRoot(splitTime(clock.now()));
-    this.epoch = this.#meta("epoch") ?? this.#putMeta("epoch", options.random.uuid());
-    this.bootSeq = (this.#sql.row("SELECT coalesce(max(seq), 0) FROM changes")?.[0] as number | undefined) ?? 0;
-    const base = Math.max(this.bootSeq, Number(this.#meta("seq_base") ?? 0));
-    this.#seq = base + (base === 0 ? 0 : SEQ_GAP);
-    this.#putMeta("seq_base", String(this.#seq));
-    db.exec("COMMIT");
+    try {
+      db.exec("BEGIN IMMEDIATE");
+      this.#tree.ensureRoot(splitTime(clock.now()));
+      this.epoch = this.#meta("epoch") ?? this.#putMeta("epoch", options.random.uuid());
+      this.bootSeq = (this.#sql.row("SELECT coalesce(max(seq), 0) FROM changes")?.[0] as number | undefined) ?? 0;
+      const base = Math.max(this.bootSeq, Number(this.#meta("seq_base") ?? 0));
+      this.#seq = base + (base === 0 ? 0 : SEQ_GAP);
+      this.#putMeta("seq_base", String(this.#seq));
+      db.exec("COMMIT");
+    } catch (error) {
+      db.close();
+      throw sqlError(error);
+    }
     this.#thread = path === ":memory:" ? null : new IndexThread(path);
     if (path !== ":memory:") {
       this.#logFd = openFd(`${path}-wal`, O_RDONLY);
@@ -199,7 +204,7 @@ export class SqliteIndex implements Index {
           `request ${request.request} came before request ${request.previous}; send both again`,
         );
       }
-      this.#sql.exec("SAVEPOINT request");
+      this.#sql.run("SAVEPOINT request");
       this.#pending = [];
       this.#seen = new Set();
       try {
@@ -207,7 +212,7 @@ export class SqliteIndex implements Index {
         for (const manifest of request.manifests) this.#contents.addContent(manifest, now);
         const done: OpDone[] = request.ops.map((op) => this.#tree.apply(op));
         changes = this.#record(request, now);
-        this.#sql.exec("RELEASE request");
+        this.#sql.run("RELEASE request");
         this.#remember(request);
         const stats: Stat[] = [];
         for (const ino of new Set([...done, ...changes].map((each) => each.ino))) {
@@ -551,7 +556,9 @@ export class SqliteIndex implements Index {
     if (this.#sql.writes - this.#writesAtCheckpoint < CHECKPOINT_WRITES) return;
     this.#writesAtCheckpoint = this.#sql.writes;
     this.#checkpoint = "running";
-    this.#thread.run("checkpoint").then(() => this.#checkpoint = "finish", () => this.#checkpoint = "none");
+    // Also when the thread failed: then all of it is done here, which takes longer, but the file must not grow for ever.
+    const done = () => void (this.#checkpoint = "finish");
+    this.#thread.run("checkpoint").then(done, done);
   }
   /** Between two transactions: the few pages since the thread's checkpoint, so that the file can be begun anew. */
   #finishCheckpoint(): void {

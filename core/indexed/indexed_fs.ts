@@ -18,6 +18,7 @@ import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../
 import type { ApplyResult, Index } from "../index/index.ts";
 import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
+import { INLINE_LIMIT } from "../store/chunk_inline.ts";
 import { Extents } from "../store/extents.ts";
 import { hex } from "../store/hash.ts";
 import { type ChunkRef, encodeManifest, type ManifestView } from "../store/manifest.ts";
@@ -227,7 +228,7 @@ export class TieredFs implements IndexedFs {
 
   async write(path: string, data: Uint8Array, options: WriteOptions = {}): Promise<Stat> {
     throwIfCancelled(options.signal);
-    await this.#checkTarget("write", path, options);
+    if (data.length > INLINE_LIMIT) await this.#checkTarget("write", path, options);
     for (let tries = 0;; tries++) {
       using content = await this.#o.writer.fromBytes(data, options.signal);
       try {

@@ -24,7 +24,7 @@ import { isZeroChunk } from "../store/zeros.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ContentCache } from "./content_cache.ts";
 import { SMALL_CONTENT } from "./content_cache.ts";
-import type { Journal, JournaledData, JournalPlace } from "./journal.ts";
+import type { DeliveredBase, Journal, JournaledData, JournalPlace } from "./journal.ts";
 import type { Layer, LayerStack } from "./layers.ts";
 import type { Touched } from "./replica.ts";
 
@@ -55,6 +55,8 @@ export interface Outgoing {
   readonly touched: Touched;
   state: "queued" | "sent" | "visible" | "refused";
   error: FsError | null;
+  /** What `settle` said is to be sent instead; undefined: it has not been asked. */
+  answer: readonly Op[] | null | undefined;
   prepared: Prepared | null;
   /** Everybody can see it. */
   readonly visible: PromiseWithResolvers<void>;
@@ -69,6 +71,8 @@ export interface DeliveryHooks {
   keep(): void;
   /** It is on the server's disk: its local bytes may go. */
   delivered(outgoing: Outgoing): void;
+  /** The server had applied it before, in answers that were lost: what is there now has to be asked for. */
+  repeated(outgoing: Outgoing): void;
   /** The server refuses it: what to send instead, null: nothing. Other records may be changed too (same inode numbers stay). */
   settle(outgoing: Outgoing, error: FsError): Promise<readonly Op[] | null>;
   log(message: string): void;
@@ -140,6 +144,7 @@ export class Delivery {
       ...record,
       state: "queued",
       error: null,
+      answer: undefined,
       prepared: null,
       visible: Promise.withResolvers(),
       durable: Promise.withResolvers(),
@@ -209,10 +214,29 @@ export class Delivery {
     this.#cancelRetire = null;
     const last = this.#finished.at(-1);
     if (last === undefined) return;
-    this.#hooks.keep();
-    this.#journal.acknowledge(last.request);
-    for (const out of this.#finished) this.#finish(out);
+    try {
+      this.#hooks.keep();
+      this.#journal.acknowledge(last.request, this.#bases());
+    } catch (error) {
+      // A full disk: until there is room, the records are done again after a crash, which the server sees through.
+      this.#hooks.log(`delivery: what was delivered can't be marked: ${toFsError(error).message}`);
+      if (!this.#stopped) this.#cancelRetire = this.#clock.after(1000, () => this.#retire(), true);
+      return;
+    }
+    const finished = this.#finished;
     this.#finished = [];
+    for (const out of finished) this.#finish(out);
+  }
+  /** What the finished records made of files of which later ones are still on their way. */
+  #bases(): DeliveredBase[] {
+    const made = new Map<LayerStack, DeliveredBase>();
+    for (const { stack, data, prepared } of this.#finished) {
+      if (stack === null || data === null || prepared === null) continue;
+      made.set(stack, { ino: data.ino, content: prepared.content, size: prepared.size });
+    }
+    if (made.size === 0) return [];
+    const waiting = new Set(this.#queue.flatMap((out) => out.stack ?? []));
+    return [...made].filter(([stack]) => waiting.has(stack)).map(([, base]) => base);
   }
   #finish(out: Outgoing): void {
     this.#hooks.delivered(out);
@@ -289,7 +313,7 @@ export class Delivery {
         t: "content",
         ino: data.ino,
         base: null,
-        ...(data.base === undefined ? {} : { baseContent: data.base }),
+        ...this.#baseOf(out),
         content: prepared.content,
         size: prepared.size,
         time: data.time,
@@ -308,12 +332,26 @@ export class Delivery {
       (error) => {
         if (generation === this.#generation) this.#refused(out, toFsError(error));
       },
-    );
+    ).catch((error) => this.#hooks.log(`delivery: request ${out.request}: ${toFsError(error).message}`));
+  }
+  /** The content the server must still have for a record to be right: what the record before it made of the file. */
+  #baseOf(out: Outgoing): { baseContent?: string | null } {
+    const { stack, layer } = out;
+    if (stack === null || layer === null || stack.unresolved) return {};
+    // A new file beside the one it was made from.
+    if (out.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
+    const at = stack.layers.indexOf(layer);
+    if (at === 0) return { baseContent: stack.base };
+    const below = stack.layers[at - 1];
+    const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
+      this.#finished.find((other) => other.layer === below && other.stack === stack);
+    return before === undefined || before.prepared === null ? {} : { baseContent: before.prepared.content };
   }
   #answered(out: Outgoing, applied: Applied): void {
     this.#inFlight--;
     out.state = "visible";
     this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
+    if (applied.repeated) this.#hooks.repeated(out);
     this.#hooks.visible(out, applied.stats, applied.seq);
     out.visible.resolve();
     // The news of durability may have come first.
@@ -366,21 +404,21 @@ export class Delivery {
 
   /** Nothing is under way: what was refused is replaced, and all that is not visible gets new numbers, in one journal record. */
   async #settle(): Promise<void> {
-    const answers = new Map<Outgoing, readonly Op[] | null>();
     for (const out of this.#queue) {
-      if (out.state !== "refused") continue;
-      answers.set(out, await this.#hooks.settle(out, out.error ?? new FsError("internal", "refused without a reason")));
+      // Cut off in between, the next try goes on with those that have no answer yet.
+      if (out.state !== "refused" || out.answer !== undefined) continue;
+      out.answer = await this.#hooks.settle(out, out.error ?? new FsError("internal", "refused without a reason"));
+      if (out.answer !== null) out.ops = out.answer;
     }
     // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order.
     const given: Outgoing[] = [];
     const keep: Outgoing[] = [];
     for (const out of this.#queue) {
-      const answer = answers.get(out);
-      if (answer === null) {
+      if (out.answer === null) {
         given.push(out);
         continue;
       }
-      if (answer !== undefined) out.ops = answer;
+      out.answer = undefined;
       if (out.state !== "visible") {
         out.request = this.takeRequest();
         out.state = "queued";
@@ -388,6 +426,8 @@ export class Delivery {
       }
       keep.push(out);
     }
+    // What is applied there already keeps its number, and comes before what gets a new one.
+    keep.sort((a, b) => a.request - b.request);
     const place = this.#journal.replaceAll(
       this.takeRequest(),
       keep.map((out) => ({ record: { request: out.request, ops: out.ops, data: out.data }, place: out.place })),
@@ -410,19 +450,26 @@ export class Delivery {
   async #read(out: Outgoing, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     const { stack, layer } = out;
     if (stack === null || layer === null) throw new FsError("internal", "a record without its bytes");
-    const into = new Uint8Array(length);
-    const count = stack.layers.indexOf(layer) + 1;
-    for (const source of stack.sources(offset, offset + length, count)) {
-      const part = into.subarray(source.start - offset, source.end - offset);
-      if (source.kind === "layer") source.layer.read(source.start, part);
-      else if (source.kind === "base" && stack.base !== null) {
-        for (let at = 0; at < part.length; at += READ_PIECE) {
-          const n = Math.min(READ_PIECE, part.length - at);
-          part.set(await this.#cache.read(stack.base, stack.baseSize, source.start + at, n), at);
+    for (;;) {
+      const into = new Uint8Array(length);
+      const lowest = stack.layers[0];
+      const { base, baseSize } = stack;
+      const sources = stack.sources(offset, offset + length, stack.layers.indexOf(layer) + 1);
+      // What lies below may become the base while we wait for bytes of the base: the layers first, then see.
+      for (const source of sources) {
+        if (source.kind === "layer") {
+          source.layer.read(source.start, into.subarray(source.start - offset, source.end - offset));
         }
       }
+      for (const source of sources) {
+        if (source.kind !== "base" || base === null) continue;
+        for (let at = source.start; at < source.end; at += READ_PIECE) {
+          const n = Math.min(READ_PIECE, source.end - at);
+          into.set(await this.#cache.read(base, baseSize, at, n), at - offset);
+        }
+      }
+      if (stack.layers[0] === lowest || stack.base === base) return into;
     }
-    return into;
   }
 
   async #prepare(out: Outgoing): Promise<Prepared> {

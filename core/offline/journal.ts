@@ -32,6 +32,8 @@ const FILE_HEADER = 4096;
 const RECORD_MAGIC = 0x44524a41;
 const RECORD_HEADER = 32;
 const AHEAD = 1024 * 1024;
+/** Room kept for marks of delivery: on a full disk they must still be written, or nothing is ever let go of. */
+const MARKS = 64 * 1024;
 /** A new file is begun when the current one has this many bytes. */
 const ROTATE_BYTES = 64 * 1024 * 1024;
 
@@ -58,6 +60,12 @@ export interface JournalRecord {
   readonly request: number;
   readonly ops: readonly Op[];
   readonly data: JournaledData | null;
+}
+/** What a delivered record made of a file of which later records are still on their way: their base. */
+export interface DeliveredBase {
+  readonly ino: number;
+  readonly content: string | null;
+  readonly size: number;
 }
 /** A record that takes the place of earlier ones after a conflict; its bytes stay where they were. */
 export interface Replacement {
@@ -107,6 +115,8 @@ export class Journal {
   #at = FILE_HEADER;
   #filled = FILE_HEADER;
   #dirty = false;
+  /** Files before the current one that have bytes no sync has seen. */
+  #unsynced: JournalFile[] = [];
   #syncing: Promise<void> | null = null;
   #queued: Promise<void> | null = null;
   #failed: FsError | null = null;
@@ -134,6 +144,7 @@ export class Journal {
         journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
         if (found.delivered > 0) {
           while (records[0] !== undefined && records[0].record.request <= found.delivered) records.shift();
+          for (const { ino, content, size } of found.bases) giveBase(records, ino, content, size);
           continue;
         }
         if (found.instead === null) {
@@ -167,13 +178,22 @@ export class Journal {
     header.set(FILE_MAGIC);
     header.set(this.#random.bytes(8), 8);
     const view = new DataView(header.buffer);
-    this.#nonce = view.getBigUint64(8, true);
     view.setBigUint64(16, BigInt(this.#lastRequest), true);
-    pwriteFd(fd, header, 0);
+    const filled = FILE_HEADER + AHEAD;
+    try {
+      pwriteFd(fd, header, 0);
+      pwriteFd(fd, new Uint8Array(AHEAD), FILE_HEADER);
+    } catch (error) {
+      closeFd(fd);
+      unlinkPath(path);
+      throw error;
+    }
+    if (this.#dirty && this.#file !== null) this.#unsynced.push(this.#file);
+    this.#nonce = view.getBigUint64(8, true);
     this.#file = { fd, path, number, uses: 0 };
     this.#files.push(this.#file);
     this.#at = FILE_HEADER;
-    this.#filled = FILE_HEADER;
+    this.#filled = filled;
     this.#dirty = true;
     syncFolder(this.#folder);
   }
@@ -194,10 +214,10 @@ export class Journal {
    * Records up to this request number are delivered: the next start passes over them. Written before their staging
    * files go; after a power cut that lost it, a missing staging file says the same.
    */
-  acknowledge(request: number): void {
+  acknowledge(request: number, bases: readonly DeliveredBase[] = []): void {
     const file = this.#file;
     if (file === null || this.#failed !== null) return;
-    this.#write(file, request, encode({ delivered: request }), []);
+    this.#write(file, request, encode({ delivered: request, ...(bases.length === 0 ? {} : { bases }) }), [], 0);
     file.uses--;
   }
 
@@ -216,7 +236,13 @@ export class Journal {
     return this.#write(file, request, encode({ instead }), []);
   }
 
-  #write(file: JournalFile, request: number, meta: Uint8Array, data: readonly Uint8Array[]): JournalPlace {
+  #write(
+    file: JournalFile,
+    request: number,
+    meta: Uint8Array,
+    data: readonly Uint8Array[],
+    spare = MARKS,
+  ): JournalPlace {
     this.#lastRequest = Math.max(this.#lastRequest, request);
     const dataLength = data.reduce((sum, piece) => sum + piece.length, 0);
     const length = meta.length + dataLength;
@@ -235,8 +261,8 @@ export class Journal {
     }
     view.setUint32(24, checksum(bytes, length), true);
     const start = this.#at;
-    if (start + bytes.length > this.#filled) {
-      const end = Math.ceil((start + bytes.length) / AHEAD) * AHEAD + FILE_HEADER;
+    if (start + bytes.length + spare > this.#filled) {
+      const end = Math.ceil((start + bytes.length + spare) / AHEAD) * AHEAD + FILE_HEADER;
       pwriteFd(file.fd, new Uint8Array(end - this.#filled), this.#filled);
       this.#filled = end;
     }
@@ -259,10 +285,15 @@ export class Journal {
     }
     if (!this.#dirty || this.#file === null) return Promise.resolve();
     this.#dirty = false;
-    this.#syncing = syncFd(this.#file.fd).catch((error: FsError) => {
+    const files = [...this.#unsynced, this.#file];
+    this.#unsynced = [];
+    this.#syncing = syncFiles(files).catch((error: FsError) => {
       this.#failed = error;
       throw error;
-    }).finally(() => this.#syncing = null);
+    }).finally(() => {
+      this.#syncing = null;
+      this.#sweep();
+    });
     return this.#syncing;
   }
 
@@ -272,8 +303,13 @@ export class Journal {
     if (file.uses > 0) return;
     // An emptied current file is replaced, so that a long life leaves no long file to scan.
     if (file === this.#file) {
-      if (this.#at < 4 * AHEAD) return;
-      this.#rotate();
+      if (this.#at < 4 * AHEAD || this.#syncing !== null) return;
+      try {
+        this.#rotate();
+      } catch {
+        // No room for another file now; this one goes on.
+        return;
+      }
     }
     this.#sweep();
   }
@@ -281,13 +317,15 @@ export class Journal {
   retain(file: JournalFile): void {
     file.uses++;
   }
+  /** Only the oldest files go: a later one holds the marks that say which records of the earlier ones are done. */
   #sweep(): void {
-    this.#files = this.#files.filter((file) => {
-      if (file.uses > 0 || file === this.#file) return true;
-      closeFd(file.fd);
-      unlinkPath(file.path);
-      return false;
-    });
+    for (let first = this.#files[0]; first !== undefined; first = this.#files[0]) {
+      if (first.uses > 0 || first === this.#file || this.#syncing !== null) return;
+      this.#files.shift();
+      this.#unsynced = this.#unsynced.filter((file) => file !== first);
+      closeFd(first.fd);
+      unlinkPath(first.path);
+    }
   }
 
   async close(): Promise<void> {
@@ -299,6 +337,24 @@ export class Journal {
       this.#file = null;
     }
   }
+}
+
+async function syncFiles(files: readonly JournalFile[]): Promise<void> {
+  for (const file of files) await syncFd(file.fd);
+}
+
+/** The first record of a file that waits for the one before it learns what that made of the file. */
+function giveBase(
+  records: { record: JournalRecord; place: JournalPlace }[],
+  ino: number,
+  content: string | null,
+  size: number,
+): void {
+  const at = records.findIndex(({ record }) => record.data?.ino === ino);
+  const found = records[at];
+  if (found === undefined || found.record.data === null) return;
+  const data = { ...found.record.data, base: content, baseSize: size };
+  records[at] = { ...found, record: { ...found.record, data } };
 }
 
 function checksum(bytes: Uint8Array, length: number): number {
@@ -324,6 +380,7 @@ interface Scanned {
   instead: PackedReplacement[] | null;
   /** Records up to this number were delivered; 0: this is no such mark. */
   delivered: number;
+  bases: DeliveredBase[];
 }
 
 function scan(file: JournalFile): Scanned[] {
@@ -346,6 +403,7 @@ function scan(file: JournalFile): Scanned[] {
       data?: JournaledData | null;
       instead?: PackedReplacement[];
       delivered?: number;
+      bases?: DeliveredBase[];
     };
     out.push({
       record: {
@@ -356,6 +414,7 @@ function scan(file: JournalFile): Scanned[] {
       place: { file, dataOffset: at + RECORD_HEADER + metaLength },
       instead: meta.instead ?? null,
       delivered: meta.delivered ?? 0,
+      bases: meta.bases ?? [],
     });
     at += (RECORD_HEADER + length + 7) & ~7;
   }

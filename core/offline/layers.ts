@@ -182,6 +182,7 @@ export class Layer {
       }
       throw new FsError("corrupt", "the journal doesn't hold the bytes it should");
     }
+    if (this.#memory === null) throw new FsError("internal", "the layer was delivered meanwhile");
     into.set(this.#slice(start, start + into.length));
   }
 

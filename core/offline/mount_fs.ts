@@ -61,6 +61,8 @@ const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
 /** How long open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_MS = 10_000;
 const DIR_PAGE = 1000;
+/** The kernel asks for security.capability at the first write to every file: one error for all, its stack costs 40 µs. */
+const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
 const MAX_FILE_SIZE = 2 ** 50;
 
 const isDir = (s: Stat) => (s.mode & S_IFMT) === S_IFDIR;
@@ -90,6 +92,11 @@ export class MountFs implements InodeFs {
   readonly #announced = new Map<number, number>();
   readonly #loading = new Map<number, Promise<void>>();
   #lastContent = new Map<number, string | null>();
+  /** News of nodes and names that were passed over because ours were on their way: asked for when those are delivered. */
+  readonly #missedNodes = new Set<number>();
+  readonly #missedEntries = new Map<string, { parent: number; name: string }>();
+  /** Where a file with undelivered bytes was before others took its last name away. */
+  readonly #lastNames = new Map<number, { parent: number; name: string }>();
   #nextFh = 1;
   #stagingNumber: number;
   #notifier: KernelNotifier | null = null;
@@ -97,6 +104,8 @@ export class MountFs implements InodeFs {
   #welcome: Welcome | null = null;
   #seq: number | null = null;
   #statFs: { at: number; value: StatFs } | null = null;
+  /** Other devices that are connected; null: not known. */
+  #others: number | null = null;
   #firstUp: PromiseWithResolvers<void> = Promise.withResolvers();
   #stopSync: () => void;
 
@@ -125,6 +134,7 @@ export class MountFs implements InodeFs {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),
         delivered: (out) => this.#delivered(out),
+        repeated: (out) => this.#missed(out.touched),
         settle: (out, error) => this.#settle(out, error),
         log: o.log,
       },
@@ -138,6 +148,7 @@ export class MountFs implements InodeFs {
       if (pending) this.#busy.add(ino);
       else this.#busy.delete(ino);
     });
+    o.link.onPush("peers", ({ others }) => this.#others = others);
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
@@ -176,6 +187,10 @@ export class MountFs implements InodeFs {
       }
       fs.#recover(record.request, record.ops, record.data, place);
     }
+    for (const ino of replica.wrote) {
+      fs.#missedNodes.add(ino);
+      if (!fs.#stacks.has(ino)) replica.dropBefore(ino);
+    }
     replica.commit();
     return fs;
   }
@@ -193,6 +208,7 @@ export class MountFs implements InodeFs {
         stack = new LayerStack(data.base ?? null, data.baseSize);
         stack.unresolved = data.base === undefined;
         this.#stacks.set(data.ino, stack);
+        if (node !== null) this.#replica.keepBefore(node);
       }
       layer = Layer.fromJournal(data, request, place, this.#journal, `${this.#o.folder}/staging`);
       stack.layers.push(layer);
@@ -229,7 +245,9 @@ export class MountFs implements InodeFs {
     this.#replica.commit();
     this.#o.log("online");
     this.#resolveBases().then(() => {
-      if (this.#welcome === welcome && this.#mode === "online") this.#delivery.up(welcome.lastRequest);
+      if (this.#welcome !== welcome || this.#mode !== "online") return;
+      this.#delivery.up(welcome.lastRequest);
+      this.#catchUp();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
     // The root is what everything begins with, offline too.
     Promise.resolve().then(() => this.#stat(ROOT_INO)).then(
@@ -250,6 +268,7 @@ export class MountFs implements InodeFs {
   #down(): void {
     if (this.#mode === "online") this.#o.log("the connection to the server is lost; going on with what is here");
     this.#mode = "reconnecting";
+    this.#others = null;
     this.#delivery.down();
   }
   #setSeq(seq: number): void {
@@ -259,11 +278,12 @@ export class MountFs implements InodeFs {
   }
   /** Everything known may be wrong: forget it, keep what is ours. */
   #reset(seq: number): void {
-    // What is written here and not delivered is ours, whatever the server says.
-    const ours = [...this.#stacks.keys()].flatMap((ino) => this.#replica.stat(ino) ?? []);
-    this.#replica.reset();
-    for (const stat of ours) this.#replica.putFresh(stat);
-    for (const out of this.#delivery.list()) this.#replica.redo(out.ops);
+    const made = this.#delivery.list().flatMap(({ ops }) =>
+      ops.flatMap((op) => op.t === "create" && (op.mode & S_IFMT) === S_IFDIR ? op.ino : [])
+    );
+    this.#replica.reset(this.#stacks.keys(), made);
+    for (const ino of this.#stacks.keys()) this.#missedNodes.add(ino);
+    for (const { touched } of this.#delivery.list()) this.#missed(touched);
     this.#seq = seq;
     this.#replica.setMeta("seq", String(seq));
     this.#lastContent.clear();
@@ -279,14 +299,32 @@ export class MountFs implements InodeFs {
     this.#setSeq(seq);
   }
   #entryChanged({ parent, name, ino, stat }: PushedChange): void {
-    if (this.#replica.isPendingEntry(parent, name)) return;
-    if (ino === 0) this.#replica.unlearnEntry(parent, name);
-    else if (stat !== null) this.#replica.learnEntry(parent, { name, stat });
+    if (this.#replica.isPendingEntry(parent, name)) {
+      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
+      return;
+    }
+    const named = this.#replica.tree.entry(parent, name);
+    if (named !== ino && this.#stacks.has(named)) this.#lastNames.set(named, { parent, name });
+    if (ino === 0) this.#entryNow(parent, name, null);
+    else if (stat !== null) this.#entryNow(parent, name, stat);
+  }
+  /** What the server says a name names. */
+  #entryNow(parent: number, name: string, stat: Stat | null): void {
+    if (stat === null) this.#replica.unlearnEntry(parent, name);
+    else this.#replica.learnEntry(parent, { name, stat });
     this.#notifier?.invalidateEntry(parent, name);
     this.#notifier?.invalidateInode(parent, true);
   }
   #nodeChanged({ ino, stat }: PushedChange): void {
-    if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) return;
+    this.#nodeNow(ino, stat);
+  }
+  /** What the server says of a node, null: it is gone. */
+  #nodeNow(ino: number, stat: Stat | null): void {
+    if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) {
+      this.#missedNodes.add(ino);
+      if (stat !== null) this.#replica.moveBefore(stat);
+      return;
+    }
     const before = this.#replica.tree.stat(ino);
     if (stat === null) {
       const open = this.#open.get(ino);
@@ -303,11 +341,49 @@ export class MountFs implements InodeFs {
     this.#notifier?.invalidateInode(ino, before.content !== stat.content);
   }
 
+  #missed({ entries, nodes }: Touched): void {
+    for (const ino of nodes) this.#missedNodes.add(ino);
+    for (const { parent, name, ino } of entries) {
+      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
+      if (ino !== 0) this.#missedNodes.add(ino);
+    }
+  }
+  /** Asks for what was passed over, as far as nothing of ours is on its way there any more. */
+  #catchUp(): void {
+    if (this.#missedNodes.size === 0 && this.#missedEntries.size === 0) return;
+    if (this.#mode !== "online") return;
+    const ask = (asked: Promise<void>, again: () => void) =>
+      asked.catch((error) => {
+        // Without the connection it is asked at the next start of one.
+        again();
+        if (this.#mode === "online") this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
+      });
+    for (const [key, { parent, name }] of this.#missedEntries) {
+      if (this.#replica.isPendingEntry(parent, name)) continue;
+      this.#missedEntries.delete(key);
+      const asked = this.#o.link.call("lookup", { parent, name }).then((stat) => {
+        if (this.#replica.isPendingEntry(parent, name)) this.#missedEntries.set(key, { parent, name });
+        else if (stat !== null) this.#entryNow(parent, name, stat);
+        else this.#entryNow(parent, name, null);
+      });
+      void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
+    }
+    for (const ino of this.#missedNodes) {
+      if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) continue;
+      this.#missedNodes.delete(ino);
+      void ask(
+        this.#o.link.call("stat", { ino }).then((stat) => this.#nodeNow(ino, stat)),
+        () => this.#missedNodes.add(ino),
+      );
+    }
+  }
+
   // --- delivery's news ---
 
   #visible(out: Outgoing, stats: readonly Stat[], seq: number): void {
     this.#replica.delivered(out.touched);
     for (const stat of stats) {
+      this.#replica.moveBefore(stat);
       if (this.#replica.isPendingNode(stat.ino)) continue;
       const stack = this.#stacks.get(stat.ino);
       if (stack !== undefined && (stack.open !== null || stack.layers.at(-1) !== out.layer)) continue;
@@ -327,10 +403,14 @@ export class MountFs implements InodeFs {
       }
     }
     this.#setSeq(seq);
+    this.#catchUp();
   }
   #delivered(out: Outgoing): void {
     const { data, stack, layer, prepared } = out;
-    if (data === null || stack === null || layer === null) return;
+    if (data === null || stack === null || layer === null) {
+      this.#catchUp();
+      return;
+    }
     const place = stack.layers.indexOf(layer);
     if (place >= 0) stack.layers.splice(0, place + 1);
     if (prepared !== null) {
@@ -344,16 +424,23 @@ export class MountFs implements InodeFs {
       stack.baseSize = size;
     } else layer.dispose();
     if (stack.isEmpty) {
-      this.#stacks.delete(data.ino);
+      this.#forgetStack(data.ino);
       const open = this.#open.get(data.ino);
-      const stat = this.#replica.tree.stat(data.ino);
+      const stat = this.#replica.stat(data.ino) ?? open?.orphan ?? null;
       if (stat !== null) this.#lastContent.set(data.ino, stat.content);
       if (open !== undefined && stat !== null) this.#retain(open, stat);
     }
+    this.#catchUp();
     if (this.#announced.has(data.ino)) {
       this.#announced.delete(data.ino);
       void this.#o.link.call("announce", { ino: data.ino, pending: false }).catch(() => {});
     }
+  }
+
+  #forgetStack(ino: number): void {
+    this.#stacks.delete(ino);
+    this.#lastNames.delete(ino);
+    this.#replica.dropBefore(ino);
   }
 
   /** The server refuses a record: somebody else was first. Nothing is lost: what is ours goes beside theirs. */
@@ -363,8 +450,9 @@ export class MountFs implements InodeFs {
     if (create !== undefined) {
       if (error.code === "already_exists") {
         const name = await this.#conflictName(create.parent, create.name);
+        const theirs = await this.#o.link.call("lookup", { parent: create.parent, name: create.name });
         this.#renameLocally(create.parent, create.name, name, create.ino);
-        await this.#refreshEntry(create.parent, create.name);
+        this.#takeEntry(create.parent, create.name, theirs);
         return out.ops.map((op) => op === create ? { ...create, name } : op);
       }
       // An earlier record it builds on was refused as well: as it is, after that one was settled.
@@ -391,7 +479,7 @@ export class MountFs implements InodeFs {
     const { data, stack } = out;
     if (data === null || stack === null) return null;
     if (this.#createdHere(data.ino)) return out.ops;
-    const here = this.#replica.tree.anyName(data.ino);
+    const here = this.#replica.tree.anyName(data.ino) ?? this.#lastNames.get(data.ino) ?? null;
     const node = this.#replica.tree.stat(data.ino);
     if (node === null || here === null) {
       // Removed here too: nobody can want it any more.
@@ -416,10 +504,9 @@ export class MountFs implements InodeFs {
       time: data.time,
     };
     // Ours lives on under a new number; theirs is at the old one.
-    this.#stacks.delete(data.ino);
+    this.#forgetStack(data.ino);
     this.#stacks.set(ino, stack);
     (data as { ino: number }).ino = ino;
-    delete (data as { base?: string | null }).base;
     for (const later of this.#delivery.list()) {
       if (later === out || later.stack !== stack || later.data === null) continue;
       (later.data as { ino: number }).ino = ino;
@@ -446,9 +533,12 @@ export class MountFs implements InodeFs {
     this.#notifier?.invalidateInode(parent, true);
   }
   async #refreshEntry(parent: number, name: string): Promise<void> {
-    const theirs = await this.#o.link.call("lookup", { parent, name });
+    this.#takeEntry(parent, name, await this.#o.link.call("lookup", { parent, name }));
+  }
+  #takeEntry(parent: number, name: string, theirs: Stat | null): void {
+    this.#replica.touch();
     if (theirs !== null) {
-      this.#replica.tree.put(theirs);
+      this.#replica.learn(theirs);
       this.#replica.tree.putEntry(parent, name, theirs.ino);
     } else this.#replica.tree.dropEntry(parent, name);
     this.#notifier?.invalidateEntry(parent, name);
@@ -462,7 +552,11 @@ export class MountFs implements InodeFs {
       await this.#refreshEntry(op.newParent, op.newName);
     } else {
       const theirs = await this.#o.link.call("stat", { ino: op.ino });
-      if (theirs !== null) this.#replica.tree.put(theirs);
+      this.#missedNodes.add(op.ino);
+      if (theirs !== null && !this.#stacks.has(op.ino)) {
+        this.#replica.touch();
+        this.#replica.tree.put(theirs);
+      }
       this.#notifier?.invalidateInode(op.ino, false);
     }
   }
@@ -677,7 +771,7 @@ export class MountFs implements InodeFs {
     if (stack === undefined || top === null || top === undefined) return;
     stack.layers.pop();
     top.dispose();
-    if (stack.isEmpty) this.#stacks.delete(ino);
+    if (stack.isEmpty) this.#forgetStack(ino);
   }
   async rmdir(parent: number, name: string, _caller: Caller): Promise<void> {
     this.#writable();
@@ -770,7 +864,7 @@ export class MountFs implements InodeFs {
     }
     if (changes) {
       // Times set on a file with unflushed bytes must come after its content: that sets the time of the write.
-      if (mtime !== undefined && this.#stacks.get(ino)?.open) this.#journalTop(ino);
+      if (mtime !== undefined) await this.#freeze(ino);
       this.#commit([op]);
     }
     return this.#mustStat(ino);
@@ -793,6 +887,7 @@ export class MountFs implements InodeFs {
     if (stack === undefined) {
       stack = new LayerStack(node.content, node.content === null ? 0 : node.size);
       this.#stacks.set(node.ino, stack);
+      this.#replica.keepBefore(node);
     }
     return stack;
   }
@@ -855,7 +950,7 @@ export class MountFs implements InodeFs {
       if (stack.size > 0) {
         stack.top().truncate(0);
         this.#wrote(ino, stack, false);
-      } else if (stack.isEmpty) this.#stacks.delete(ino);
+      } else if (stack.isEmpty) this.#forgetStack(ino);
       return { ...result, keepCache: false };
     }
     return result;
@@ -984,21 +1079,30 @@ export class MountFs implements InodeFs {
     this.#replica.guard(touched);
     return this.#delivery.add({ request, ops: [], data, place, stack, layer, touched });
   }
+  /** Journals the file's unflushed bytes. Null: there were none, or somebody else has just done it. */
+  async #freeze(ino: number): Promise<Outgoing | null> {
+    const layer = this.#stacks.get(ino)?.open ?? null;
+    if (layer === null) return null;
+    if (layer.staging !== null) {
+      // Bytes first, then the record that speaks of them.
+      await layer.sync();
+      if (this.#stacks.get(ino)?.open !== layer) return null;
+    }
+    return this.#journalTop(ino);
+  }
   async #flushNode(ino: number, wait: boolean): Promise<void> {
     const stack = this.#stacks.get(ino);
     const layer = stack?.open ?? null;
     if (stack === undefined || layer === null) {
+      // Somebody else journaled it a moment ago: it has to be on the disk all the same.
+      await this.#journal.sync();
       if (stack !== undefined && wait) await this.#awaitSeen(ino, stack);
       return;
     }
+    if (this.#replica.stat(ino) === null) return;
     if (this.#open.get(ino)?.orphan) return;
-    if (layer.staging !== null) {
-      // Bytes first, then the record that speaks of them.
-      await layer.sync();
-      if (stack.open !== layer) return await this.#flushNode(ino, wait);
-    }
-    const out = this.#journalTop(ino);
-    if (out === null) return;
+    const out = await this.#freeze(ino);
+    if (out === null) return await this.#flushNode(ino, wait);
     const synced = this.#journal.sync();
     if (!wait) return await synced;
     const seen = this.#awaitVisible(out);
@@ -1016,7 +1120,8 @@ export class MountFs implements InodeFs {
       await this.#withTime(out.durable.promise, 60_000, true);
       return;
     }
-    if (this.#mode !== "online") return;
+    // Nobody else is connected: nobody can miss it, and it is on its way.
+    if (this.#mode !== "online" || this.#others === 0) return;
     if (this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES) {
       await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
       return;
@@ -1043,8 +1148,9 @@ export class MountFs implements InodeFs {
     const created = handle?.created ?? null;
     if (handle === undefined || created === null) return;
     handle.created = null;
-    if (created.state === "visible" && this.#o.policy === "back") return this.#journal.sync();
-    return Promise.all([this.#journal.sync(), this.#awaitVisible(created)]).then(() => {});
+    // Like mkdir: in the journal at once, on the disk within a second; fsync waits for that. There are no bytes to lose.
+    if (created.state === "visible" && this.#o.policy === "back") return;
+    return this.#awaitVisible(created);
   }
   async fsync(ino: number, _fh: number, _dataOnly: boolean): Promise<void> {
     await this.#flushNode(ino, this.#o.policy === "through");
@@ -1114,7 +1220,7 @@ export class MountFs implements InodeFs {
         this.#stacks.has(ino) || this.#replica.isPendingNode(ino) ? "pending" : "delivered",
       );
     }
-    if (!name.startsWith("user.") && !name.startsWith("trusted.")) throw noAttribute(name);
+    if (!name.startsWith("user.") && !name.startsWith("trusted.")) throw NO_SYSTEM_ATTRIBUTE;
     const loaded = this.#replica.xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
     const get = () => {
       const value = this.#replica.tree.getXattr(ino, name);

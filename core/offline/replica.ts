@@ -16,6 +16,7 @@ import { type Database, openDatabase } from "../platform/sqlite.ts";
 const EXTRA = `
 CREATE TABLE IF NOT EXISTS complete(ino INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS xattrs_known(ino INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS before_writes(ino INTEGER PRIMARY KEY, stat TEXT NOT NULL) STRICT;
 `;
 
 /** What a set of operations touched: to tell the kernel, and to guard from the server's older news. */
@@ -39,6 +40,8 @@ export class Replica {
   /** Undelivered changes by entry and by node: the server's news of these is older than ours. */
   readonly #pendingEntries = new Map<string, number>();
   readonly #pendingNodes = new Map<number, number>();
+  /** Nodes with attributes kept aside for a crash (see keepBefore). */
+  readonly #before = new Set<number>();
   #ino = 0;
   #inoEnd = 0;
 
@@ -56,6 +59,39 @@ export class Replica {
       node: (ino) => this.#touched.nodes.add(ino),
       contentRef: () => {},
     });
+    for (const row of this.#sql.rows("SELECT ino, stat FROM before_writes")) {
+      this.#before.add(row[0] as number);
+      this.#begin();
+      this.#tree.put(JSON.parse(row[1] as string) as Stat);
+    }
+  }
+
+  // --- files being written ---
+
+  /**
+   * The file's attributes as they are without its unflushed bytes. A crash loses those bytes, so size and times that the
+   * database got with them must not outlive it: the next start takes these instead (`wrote` tells which nodes had any).
+   */
+  keepBefore(stat: Stat): void {
+    if (this.#before.has(stat.ino)) return;
+    this.#before.add(stat.ino);
+    this.#begin();
+    this.#sql.run("INSERT INTO before_writes(ino, stat) VALUES(?,?)", stat.ino, JSON.stringify(stat));
+  }
+  /** The file was delivered this far, or changed by others. */
+  moveBefore(stat: Stat): void {
+    if (!this.#before.has(stat.ino)) return;
+    this.#begin();
+    this.#sql.run("UPDATE before_writes SET stat = ? WHERE ino = ?", JSON.stringify(stat), stat.ino);
+  }
+  dropBefore(ino: number): void {
+    if (!this.#before.delete(ino)) return;
+    this.#begin();
+    this.#sql.run("DELETE FROM before_writes WHERE ino = ?", ino);
+  }
+  /** The nodes that had unflushed or undelivered bytes at the end of the last run. */
+  get wrote(): readonly number[] {
+    return [...this.#before];
   }
 
   /** The database with everything in it. */
@@ -110,13 +146,29 @@ export class Replica {
     );
   }
 
-  /** Forgets all that came from the server. Undelivered changes must be applied again by the caller. */
-  reset(): void {
+  /**
+   * Forgets all that came from the server, but not what is ours: names and nodes with undelivered changes stay as they
+   * are, and so do the nodes in `written`; folders in `made` have nothing the server could know of.
+   */
+  reset(written: Iterable<number>, made: Iterable<number>): void {
+    const { tree } = this;
     this.#begin();
-    this.#fresh.clear();
+    const entries = [...this.#pendingEntries.keys()].map((key) => {
+      const cut = key.indexOf("/");
+      const [parent, name] = [Number(key.slice(0, cut)), key.slice(cut + 1)];
+      return { parent, name, ino: tree.entry(parent, name) };
+    });
+    this.#sql.exec("CREATE TEMP TABLE IF NOT EXISTS ours(ino INTEGER PRIMARY KEY); DELETE FROM ours");
+    const keep = "INSERT INTO ours(ino) VALUES(?) ON CONFLICT DO NOTHING";
+    for (const ino of this.#pendingNodes.keys()) this.#sql.run(keep, ino);
+    for (const ino of written) this.#sql.run(keep, ino);
     this.#sql.exec(
-      "DELETE FROM nodes; DELETE FROM dentries; DELETE FROM xattrs; DELETE FROM complete; DELETE FROM xattrs_known",
+      `DELETE FROM nodes WHERE ino NOT IN (SELECT ino FROM ours); DELETE FROM dentries;
+       DELETE FROM xattrs WHERE ino NOT IN (SELECT ino FROM ours);
+       DELETE FROM xattrs_known WHERE ino NOT IN (SELECT ino FROM ours); DELETE FROM complete`,
     );
+    for (const { parent, name, ino } of entries) if (ino !== 0) tree.putEntry(parent, name, ino);
+    for (const ino of made) this.setComplete(ino, true);
   }
 
   // --- knowledge ---
@@ -147,7 +199,8 @@ export class Replica {
 
   /** Takes over a node as the server tells it, unless our own changes of it are newer. */
   learn(stat: Stat): void {
-    if (this.#pendingNodes.has(stat.ino)) return;
+    // Without any attributes the node could not be shown at all.
+    if (this.#pendingNodes.has(stat.ino) && this.stat(stat.ino) !== null) return;
     this.#begin();
     this.tree.put(stat);
   }
@@ -183,6 +236,8 @@ export class Replica {
    */
   apply(ops: readonly Op[], journal: () => void = () => {}): Touched {
     this.#begin();
+    // What is taken back below must not take these with it.
+    if (this.#fresh.size > 0) this.#writeFresh();
     this.#touched = { entries: [], nodes: new Set() };
     this.#db.exec("SAVEPOINT ours");
     try {

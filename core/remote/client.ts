@@ -143,18 +143,23 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   ready(timeoutMs = CONNECT_MS, signal?: AbortSignal): Promise<Welcome> {
     if (this.#connected && this.#welcome !== null) return Promise.resolve(this.#welcome);
     return new Promise((resolve, reject) => {
-      const stop = this.#clock.after(timeoutMs, () => reject(this.#lastError));
-      const onAbort = () => reject(toFsError(signal?.reason));
+      const end = (settle: () => void) => {
+        stop();
+        signal?.removeEventListener("abort", onAbort);
+        remove(this.#upListeners, onUp);
+        remove(this.#downListeners, onDown);
+        settle();
+      };
+      const onAbort = () => end(() => reject(toFsError(signal?.reason)));
+      const onUp = (welcome: Welcome) => end(() => resolve(welcome));
+      const onDown = () => {
+        const passing = this.#lastError.code === "unavailable" || this.#lastError.code === "timeout";
+        if (!passing) end(() => reject(this.#lastError));
+      };
+      const stop = this.#clock.after(timeoutMs, () => end(() => reject(this.#lastError)));
       signal?.addEventListener("abort", onAbort, { once: true });
-      this.onUp((welcome) => {
-        stop();
-        resolve(welcome);
-      });
-      this.onDown(() => {
-        if (this.#lastError.code === "unavailable" || this.#lastError.code === "timeout") return;
-        stop();
-        reject(this.#lastError);
-      });
+      this.#upListeners.push(onUp);
+      this.#downListeners.push(onDown);
     });
   }
 
@@ -291,7 +296,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         const cut = [...this.#pending.values()];
         this.#pending.clear();
         for (const call of cut) call.reject(error);
-        for (const listener of this.#downListeners) listener(reason);
+        for (const listener of [...this.#downListeners]) listener(reason);
         resolve(welcomed);
       };
       const stopTimer = this.#clock.after(
@@ -319,7 +324,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
               welcomed = true;
               this.#welcome = welcome;
               this.#connected = true;
-              for (const listener of this.#upListeners) listener(welcome);
+              for (const listener of [...this.#upListeners]) listener(welcome);
             });
           } catch (error) {
             const cause = toFsError(error).message;
@@ -475,6 +480,11 @@ function isNews(push: PushKind, raw: unknown): boolean {
   if (push !== "changes") return true;
   const { changes } = (raw ?? {}) as { changes?: unknown };
   return !Array.isArray(changes) || changes.length > 0;
+}
+
+function remove<T>(list: T[], item: T): void {
+  const at = list.indexOf(item);
+  if (at >= 0) list.splice(at, 1);
 }
 
 function closedError(url: string): FsError {

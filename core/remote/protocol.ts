@@ -103,6 +103,8 @@ export interface Pushes {
   durable: { readonly request: number };
   /** Another client holds newer content of the file (true), or has delivered it (false). */
   busy: { readonly ino: number; readonly pending: boolean };
+  /** How many other devices are connected: with none, nobody can miss what is still on its way. */
+  peers: { readonly others: number };
   /** Forget what is cached: a group of changes was taken back. */
   reset: { readonly seq: number };
 }

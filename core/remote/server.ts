@@ -51,6 +51,8 @@ export interface RemoteServer {
   close(graceMs?: number): Promise<void>;
 }
 
+/** Clients have so long to answer a goodbye. */
+const GOODBYE_MS = 1_000;
 /** Session tokens are looked at again so often: a revoked one ends its mount. */
 const RECHECK_MS = 15_000;
 
@@ -92,6 +94,8 @@ class Server implements RemoteServer, SessionHub {
   readonly #rates: Rates;
   readonly #sessions = new Map<number, Session>();
   readonly #all = new Set<Session>();
+  /** Connections that have not said goodbye yet. */
+  readonly #sockets = new Set<Promise<void>>();
   readonly #counts = new Map<string, number>();
   #http: HttpServer | null = null;
   #stopRecheck: () => void = () => {};
@@ -263,12 +267,16 @@ class Server implements RemoteServer, SessionHub {
     return acceptSocket(request, (socket) => {
       const session = new Session(this, socket, access, rate);
       this.#all.add(session);
+      const closed = Promise.withResolvers<void>();
+      this.#sockets.add(closed.promise);
       return {
         open: () => session.open(),
         message: (bytes) => session.message(bytes),
         close: () => {
           session.close();
           this.#all.delete(session);
+          this.#sockets.delete(closed.promise);
+          closed.resolve();
         },
       };
     });
@@ -279,6 +287,7 @@ class Server implements RemoteServer, SessionHub {
   joined(session: Session): void {
     const earlier = this.#sessions.get(session.device);
     this.#sessions.set(session.device, session);
+    this.#tellPeers();
     this.busy.arrived(session.device);
     if (earlier !== undefined && earlier !== session) earlier.replaced();
   }
@@ -286,7 +295,14 @@ class Server implements RemoteServer, SessionHub {
     this.#all.delete(session);
     if (this.#sessions.get(session.device) !== session) return;
     this.#sessions.delete(session.device);
+    this.#tellPeers();
     this.busy.left(session.device);
+  }
+  peers(): number {
+    return Math.max(0, this.#sessions.size - 1);
+  }
+  #tellPeers(): void {
+    for (const session of this.#sessions.values()) session.tellPeers(this.peers());
   }
   rolledBack(error: Error): void {
     this.reset(error);
@@ -323,6 +339,10 @@ class Server implements RemoteServer, SessionHub {
     for (const session of [...this.#all]) session.end(1001, "the server is shutting down");
     this.feed.close();
     this.busy.close();
+    const late = new AbortController();
+    const limit = this.clock.sleep(Math.min(graceMs, GOODBYE_MS), late.signal).catch(() => {});
+    await Promise.race([Promise.all(this.#sockets), limit]);
+    late.abort();
     await this.#http?.shutdown(graceMs);
     await this.core.index.settle();
   }

@@ -25,6 +25,8 @@ import {
 /** What all sessions of a server share. */
 export interface SessionHub {
   readonly core: ServerCore;
+  /** How many devices are connected besides one that is. */
+  peers(): number;
   readonly clock: Clock;
   readonly feed: Feed;
   readonly busy: BusyTable;
@@ -207,6 +209,7 @@ export class Session implements SocketEvents {
     this.#send(encodeResult(id, "hello", welcome));
     this.#stopFeed = this.#hub.feed.listen({ batch: (batch) => this.#tell(batch) });
     for (const ino of this.#hub.busy.busyFor(device.no)) this.tellBusy(ino, true);
+    this.tellPeers(this.#hub.peers());
     void this.#catchUp().catch((error) => this.end(1011, toFsError(error).message));
   }
 
@@ -256,6 +259,9 @@ export class Session implements SocketEvents {
   }
   tellBusy(ino: number, pending: boolean): void {
     if (this.#greeted) this.#send(encodePush("busy", { ino, pending }));
+  }
+  tellPeers(others: number): void {
+    if (this.#greeted) this.#send(encodePush("peers", { others }));
   }
   tellReset(seq: number): void {
     if (this.#greeted) this.#send(encodePush("reset", { seq }));

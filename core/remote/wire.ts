@@ -239,6 +239,7 @@ export const PUSHES: PushCodecs = {
   durable: record({ request: natural }),
   busy: record({ ino, pending: boolean }),
   reset: record({ seq: natural }),
+  peers: record({ others: natural }),
 };
 
 /** An error as it travels. */

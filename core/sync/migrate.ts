@@ -9,7 +9,7 @@ import { INO_STRIDE, type Op, ROOT_INO, type Time } from "../index/ops.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
 import { MAX_INLINE_BYTES, type ServerLink } from "../remote/protocol.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
-import { type Chunker, MAX_CHUNK } from "../store/chunker.ts";
+import type { Chunker } from "../store/chunker.ts";
 import { createChunker } from "../store/create_chunker.ts";
 import { hex, sha256 } from "../store/hash.ts";
 import { encodeManifest, ManifestBuilder, type SegmentBlob } from "../store/manifest.ts";
@@ -90,6 +90,11 @@ class Migration {
   #lastIno: number;
   #running = 0;
   readonly #turn: (() => void)[] = [];
+  readonly #rooms: (() => void)[] = [];
+  /** Chunks of large files that are being stored now. */
+  readonly #storing = new Map<string, Promise<void>>();
+  /** Requests applied so far. */
+  #applied = 0;
 
   constructor(options: MigrateOptions) {
     this.#o = options;
@@ -103,13 +108,14 @@ class Migration {
     const { source, from, to, signal } = this.#o;
     const stat = await source.stat(from, { signal });
     if (kindOf(stat.mode) === "directory") {
-      const target = await this.#folder(to);
-      await this.#walk(from, stat, target.ino, target.isNew);
+      const { ino, there } = await this.#folder(to);
+      await this.#walk(from, stat, ino, there);
     } else {
-      const target = await this.#folder(to);
+      const { ino, there } = await this.#folder(to);
       const name = from.slice(from.lastIndexOf("/") + 1);
-      await this.#entries(from.slice(0, from.lastIndexOf("/")) || "/", [{ name, stat }], target.ino, target.isNew, []);
-      await this.#settle();
+      const work: Promise<void>[] = [];
+      await this.#entries(from.slice(0, from.lastIndexOf("/")) || "/", [{ name, stat }], ino, there === null, work);
+      await Promise.all(work);
     }
     return this.#report;
   }
@@ -138,27 +144,25 @@ class Migration {
   }
 
   /** The folder at a path of the tree, made with those above it. In a dry run a missing one is number 0. */
-  async #folder(path: string): Promise<{ ino: number; isNew: boolean }> {
-    let at = ROOT_INO;
-    let isNew = false;
+  async #folder(path: string): Promise<{ ino: number; there: Stat | null }> {
+    let there = await this.#o.link.call("stat", { ino: ROOT_INO });
+    let ino = ROOT_INO;
     for (const name of path.split("/").filter((part) => part !== "")) {
-      const found = isNew ? null : await this.#o.link.call("lookup", { parent: at, name });
-      if (found !== null) {
-        if (kindOf(found.mode) !== "directory") {
-          throw new FsError("not_a_directory", `${path}: ${JSON.stringify(name)} is in the way and is no directory`, {
-            path,
-          });
-        }
-        at = found.ino;
-        continue;
+      const found = there === null ? null : await this.#o.link.call("lookup", { parent: ino, name });
+      if (found !== null && kindOf(found.mode) !== "directory") {
+        throw new FsError("not_a_directory", `${path}: ${JSON.stringify(name)} is in the way and is no directory`, {
+          path,
+        });
       }
-      isNew = true;
-      if (this.#o.dryRun) return { ino: 0, isNew };
-      const ino = ++this.#lastIno;
-      await this.#apply([this.#createOp(at, name, ino, S_IFDIR | 0o755, 0, 0)]);
-      at = ino;
+      if (found === null) {
+        if (this.#o.dryRun) return { ino: 0, there: null };
+        const made = ++this.#lastIno;
+        await this.#apply([this.#createOp(ino, name, made, S_IFDIR | 0o755, 0, 0)]);
+        ino = made;
+      } else ino = found.ino;
+      there = found;
     }
-    return { ino: at, isNew };
+    return { ino, there };
   }
   #createOp(parent: number, name: string, ino: number, mode: number, uid: number, gid: number): Op & { t: "create" } {
     return { t: "create", parent, name, ino, mode, uid, gid, rdev: 0, time: this.#now() };
@@ -168,18 +172,30 @@ class Migration {
     manifests: readonly Uint8Array[] = [],
     chunks: readonly Piece[] = [],
   ): Promise<void> {
+    this.#applied++;
     await this.#sender.apply({ ops, manifests, chunks });
   }
 
   // --- the crawl ---
 
-  async #walk(folder: string, stat: Stat, target: number, isNew: boolean): Promise<void> {
-    const { source, signal } = this.#o;
+  async *#list(folder: string): AsyncGenerator<DirEntry> {
+    const entries = this.#o.source.readDir(folder, { signal: this.#o.signal })[Symbol.asyncIterator]();
+    for (;;) {
+      const { done, value } = await this.#fromSource(() => entries.next());
+      if (done) return;
+      yield value;
+    }
+  }
+
+  /** `there` is the folder in the tree as it was; null: it was just made. */
+  async #walk(folder: string, stat: Stat, target: number, there: Stat | null): Promise<void> {
+    const isNew = there === null;
+    const before = this.#applied;
     const below: { path: string; entry: DirEntry }[] = [];
     const work: Promise<void>[] = [];
     try {
       let page: DirEntry[] = [];
-      for await (const entry of source.readDir(folder, { signal })) {
+      for await (const entry of this.#list(folder)) {
         if (kindOf(entry.stat.mode) === "directory") below.push({ path: child(folder, entry.name), entry });
         else page.push(entry);
         if (page.length < PAGE) continue;
@@ -200,9 +216,19 @@ class Migration {
     }
     for (const done of work) await done;
     // Last of all: what was made in it has changed its time.
-    if (!this.#o.dryRun && target !== ROOT_INO) {
-      await this.#apply([{ t: "attr", ino: target, atime: atimeOf(stat), mtime: mtimeOf(stat), time: this.#now() }]);
-    }
+    const untouched = there !== null && this.#applied === before && there.mtimeSec === stat.mtimeSec &&
+      there.mtimeNsec === stat.mtimeNsec;
+    if (this.#o.dryRun || target === ROOT_INO || untouched) return;
+    await this.#apply([{
+      t: "attr",
+      ino: target,
+      mode: stat.mode & 0o7777,
+      uid: stat.uid,
+      gid: stat.gid,
+      atime: atimeOf(stat),
+      mtime: mtimeOf(stat),
+      time: this.#now(),
+    }]);
   }
 
   async #subfolder(path: string, entry: DirEntry, parent: number, parentIsNew: boolean): Promise<void> {
@@ -221,7 +247,7 @@ class Migration {
         await this.#apply([create, ...await this.#xattrOps(path, ino)]);
       }
     }
-    await this.#walk(path, stat, ino, there === null);
+    await this.#walk(path, stat, ino, there);
   }
 
   /** Files, links and the like of one folder; what takes long is added to `work`. */
@@ -238,7 +264,12 @@ class Migration {
       : await Promise.all(entries.map(({ name }) => link.call("lookup", { parent, name }, { signal })));
     let batch: Item[] = [];
     let batchBytes = 0;
-    const start = (run: () => Promise<void>) => work.push(this.#limited(run));
+    const start = (run: () => Promise<void>) => {
+      const running = this.#limited(run);
+      // Looked at when the folder is done.
+      running.catch(() => {});
+      work.push(running);
+    };
     const flush = () => {
       if (batch.length === 0) return;
       const items = batch;
@@ -271,7 +302,7 @@ class Migration {
         if (batch.length >= BATCH_FILES || batchBytes >= BATCH_BYTES) flush();
       }
       // Enough is under way: the crawl waits, so that memory stays bounded.
-      while (this.#turn.length > 4 * this.#o.jobs) await Promise.race(work.slice(-4 * this.#o.jobs));
+      if (this.#turn.length > 4 * this.#o.jobs) await this.#room();
     }
     flush();
     await this.#drain(work);
@@ -282,10 +313,10 @@ class Migration {
     await Promise.all(work);
     work.length = 0;
   }
-  async #settle(): Promise<void> {
-    while (this.#running > 0) await this.#o.clock.sleep(5);
+  /** Resolves when few wait for their turn. */
+  #room(): Promise<void> {
+    return new Promise((resolve) => this.#rooms.push(resolve));
   }
-
   async #limited(run: () => Promise<void>): Promise<void> {
     if (this.#running >= this.#o.jobs) await new Promise<void>((resolve) => this.#turn.push(resolve));
     else this.#running++;
@@ -294,6 +325,7 @@ class Migration {
       await run();
     } finally {
       const next = this.#turn.shift();
+      if (this.#turn.length <= this.#o.jobs) { for (const wake of this.#rooms.splice(0)) wake(); }
       if (next === undefined) this.#running--;
       else next();
     }
@@ -350,7 +382,8 @@ class Migration {
       if (kindOf(there.mode) === kindOf(stat.mode)) {
         if (
           kindOf(stat.mode) !== "symlink" ||
-          await source.readLink(path, { signal }) === await this.#o.link.call("readLink", { ino: there.ino })
+          await this.#fromSource(() => source.readLink(path, { signal })) ===
+            await this.#o.link.call("readLink", { ino: there.ino })
         ) {
           this.#report.skipped++;
           return;
@@ -387,13 +420,14 @@ class Migration {
         ops.push({ t: "setxattr", ino, name, value, flags: 0, time: this.#now() });
       }
     } catch (error) {
-      if (!hasCode(error, "not_supported") && !hasCode(error, "not_found")) throw error;
+      if (hasCode(error, "not_supported") || hasCode(error, "not_found")) return ops;
+      await this.#fromSource(() => Promise.reject(error));
     }
     return ops;
   }
 
-  /** The operations that put a content in its place. Null: it is there already. */
-  async #ops(item: Item, content: Content): Promise<{ ino: number; ops: Op[] } | null> {
+  /** The operations that put a content in its place. */
+  async #ops(item: Item, content: Content): Promise<{ ino: number; ops: Op[] }> {
     const { stat, there, path } = item;
     const time = this.#now();
     const times = { atime: atimeOf(stat), mtime: mtimeOf(stat) };
@@ -508,20 +542,18 @@ class Migration {
     const lacking = await this.#lacking(pieces);
     const ops: Op[] = [];
     const inos: number[] = [];
-    const results: { item: Item; content: Content; sent: number; has: boolean }[] = [];
-    let firstOf = new Set(lacking);
+    const results: { item: Item; content: Content; sent: number }[] = [];
+    const firstOf = new Set(lacking);
     for (const [i, item] of items.entries()) {
       const found = contents[i];
       if (found === undefined) continue;
       const own = await this.#ops(item, found.content);
       let sent = 0;
       for (const piece of found.pieces) if (firstOf.delete(piece)) sent += piece.bytes.length;
-      results.push({ item, content: found.content, sent, has: own !== null });
-      if (own === null) continue;
+      results.push({ item, content: found.content, sent });
       ops.push(...own.ops);
       inos.push(own.ino);
     }
-    firstOf = new Set();
     const manifests = contents.flatMap(({ content }) => content.manifest ?? []);
     await this.#pay(lacking);
     await this.#apply(ops, manifests, lacking);
@@ -550,6 +582,45 @@ class Migration {
     let bytes = 0;
     for (const piece of pieces) bytes += piece.bytes.length;
     if (bytes > 0) await this.#bucket.take(bytes, this.#o.signal);
+  }
+
+  /**
+   * Stores what the server lacks; what another file of this run is storing just now is waited for instead of being sent
+   * twice. Returns the bytes sent.
+   */
+  async #store(pieces: readonly Piece[]): Promise<number> {
+    const mine = Promise.withResolvers<void>();
+    mine.promise.catch(() => {});
+    const own: Piece[] = [];
+    const keys: string[] = [];
+    const others = new Set<Promise<void>>();
+    for (const piece of pieces) {
+      const key = hex(piece.hash);
+      const other = this.#storing.get(key);
+      if (other === undefined) {
+        this.#storing.set(key, mine.promise);
+        keys.push(key);
+        own.push(piece);
+      } else if (other !== mine.promise) others.add(other);
+    }
+    let sent = 0;
+    try {
+      const lacking = await this.#lacking(own);
+      if (lacking.length > 0) {
+        await this.#pay(lacking);
+        await this.#patiently(() => this.#o.link.putChunks(lacking, this.#o.signal));
+        for (const { bytes } of lacking) sent += bytes.length;
+      }
+      mine.resolve();
+    } catch (error) {
+      mine.reject(error);
+      throw error;
+    } finally {
+      for (const key of keys) this.#storing.delete(key);
+    }
+    // Our own are stored by now, so nobody waits in a circle.
+    await Promise.all(others);
+    return sent;
   }
 
   /** A connection that breaks comes back: what may be repeated is repeated. */
@@ -589,12 +660,7 @@ class Migration {
       }
       window.copyWithin(0, at, filled);
       filled -= at;
-      const lacking = await this.#lacking(pieces);
-      if (lacking.length > 0) {
-        await this.#pay(lacking);
-        await this.#patiently(() => link.putChunks(lacking, signal));
-        for (const { bytes } of lacking) sent += bytes.length;
-      }
+      sent += await this.#store(pieces);
       // A segment can be stored as soon as all its chunks are.
       for (const segment of segments.splice(0)) {
         await this.#patiently(() => link.call("putSegment", { blob: segment.blob }));
@@ -619,7 +685,7 @@ class Migration {
     } finally {
       void reader.cancel().catch(() => {});
     }
-    while (filled > 0) await cut(filled <= WINDOW - MAX_CHUNK || filled < WINDOW);
+    if (filled > 0) await cut(true);
     const built = builder.finish();
     for (const segment of segments.splice(0)) {
       await this.#patiently(() => link.call("putSegment", { blob: segment.blob }));
@@ -627,7 +693,6 @@ class Migration {
     await this.#unchangedSince(item, read);
     const content: Content = { hash: hex(built.hash), size: read, manifest: built.blob };
     const own = await this.#ops(item, content);
-    if (own === null) throw new FsError("internal", `${item.path}: nothing to do`);
     await this.#apply(own.ops, [built.blob]);
     this.#counted(item, content, sent);
     return own.ino;

@@ -114,7 +114,7 @@ export function within<T>(
     const stopTimer = clock.after(ms, () => {
       const error = new DOMException(`${what}: no answer for ${ms / 1000} s`, "TimeoutError");
       end(() => reject(toFsError(error, { operation: what })), error);
-    }, true);
+    });
     const end = (then: () => void, reason?: unknown) => {
       stopTimer();
       parent?.removeEventListener("abort", onParent);

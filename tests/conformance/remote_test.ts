@@ -7,6 +7,8 @@ import { testBackend } from "./backend.ts";
 testBackend("remote", () =>
   Promise.resolve({
     traits: REMOTE_TRAITS,
+    // Three pages and a bit: each entry is a durable request of its own.
+    manyEntries: 3100,
     async open() {
       const server = await startTempServer();
       const fs = openRemoteBackend({ url: server.url, token: null, clock: systemClock });

@@ -70,7 +70,7 @@ test("wrong credentials are access_denied and say where credentials come from", 
 });
 
 test("an endpoint that refuses or does not exist is unavailable and is named", async (settings, proxy) => {
-  const store = openS3ObjectStore({ ...settings, ...quick });
+  const store = openS3ObjectStore({ ...settings, maxAttempts: 1 });
   proxy.refuse();
   const { message } = await rejects("unavailable", store.check());
   assert(message.includes(settings.endpoint), message);
@@ -96,7 +96,8 @@ test("bad settings are refused with the setting's name", () => {
 test("a silent server makes every operation time out, and none hang", async (settings, proxy) => {
   // What a silent server has taken in is still done when it wakes: so `delete` names another object.
   const store = openS3ObjectStore({ ...settings, ...quick });
-  await store.put("a", pattern(100_000, 1));
+  const patient = openS3ObjectStore({ ...settings, requestTimeoutMs: 600_000 });
+  await patient.put("a", pattern(100_000, 1));
   proxy.hang();
   const calls: (() => Promise<unknown>)[] = [
     () => store.get("a"),
@@ -110,12 +111,11 @@ test("a silent server makes every operation time out, and none hang", async (set
   ];
   await Promise.all(calls.map((call) => rejects("timeout", call())));
   const controller = new AbortController();
-  const patient = openS3ObjectStore({ ...settings, requestTimeoutMs: 600_000 });
   const waiting = patient.get("a", { signal: controller.signal });
   controller.abort();
   await rejects("cancelled", waiting);
   proxy.pass();
-  assert.deepEqual(await store.get("a"), pattern(100_000, 1));
+  assert.deepEqual(await patient.get("a"), pattern(100_000, 1));
   await store.close();
   await patient.close();
 });
@@ -153,10 +153,10 @@ test("an upload that is cut leaves no object and no parts", async (settings, pro
 });
 
 test("a line that is slow, but alive, is not taken for a dead one", async (settings, proxy) => {
-  const store = openS3ObjectStore({ ...settings, requestTimeoutMs: 1000, maxAttempts: 1 });
+  const store = openS3ObjectStore({ ...settings, requestTimeoutMs: 1500, maxAttempts: 1 });
   const bytes = pattern(1_500_000, 5);
   await store.put("a", bytes);
-  proxy.delay(60);
+  proxy.delay(90);
   assert.deepEqual(await store.get("a"), bytes);
   await store.close();
 });

@@ -104,10 +104,11 @@ def check(mount, folder, sample, seed):
     bad = []
     r = random.Random(seed)
     # Small files: the last acknowledged version, or one that was attempted after it.
-    allowed, last = {}, {}
+    allowed, last, ever = {}, {}, {}
     for words in entries(f"{folder}/small.log"):
         if words[0] == "!": continue
         mark, kind, name, version = words
+        if kind == "put": ever.setdefault(name, []).append(int(version))
         value = None if kind == "del" else int(version)
         if mark == "=": allowed[name] = [value]; last[name] = value
         else: allowed.setdefault(name, [None]).append(value)
@@ -129,7 +130,8 @@ def check(mount, folder, sample, seed):
         if not fits:
             was = "missing" if data is None else f"{len(data)} bytes"
             wanted = [(v, None if v is None else len(content(name, v))) for v in allowed[name]]
-            bad.append(f"small/{name}: {was}, expected one of {wanted}")
+            is_now = [v for v in ever.get(name, []) if data is not None and content(name, v) == data] or (f"zeros from {len(data.rstrip(bytes(1)))}" if data else None)
+            bad.append(f"small/{name}: {was}, expected one of {wanted}, it is version {is_now} of {sorted(set(ever.get(name, [])))[-6:]}")
     # Lines.
     log = entries(f"{folder}/append.log")
     acknowledged = max([int(w[1]) for w in log if w[0] == "="], default=0)

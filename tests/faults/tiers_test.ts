@@ -156,7 +156,7 @@ Deno.test("flipped bits on the way from a tier never reach a reader", async () =
 });
 
 Deno.test("bug 3: nothing leaves while a colder tier lacks it, whatever the index believes", async () => {
-  await using house = new CoreHouse({ cold: ["nas", "s3"], ...FAST });
+  await using house = new CoreHouse({ cold: ["nas", "s3"], promotions: 0, ...FAST });
   const core = await house.open();
   await writeFiles(core, 4);
   await core.tiers.flush({ timeoutMs: 10_000 });

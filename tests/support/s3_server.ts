@@ -3,7 +3,7 @@
  * name; a Ceph gateway of our own when its packages are installed; npm s3rver when ANYFS_TEST_S3RVER=1 (smoke tests only);
  * else none, and the reason.
  * One server serves all test processes of a run: a lock file serialises its start, one file a user counts the users, and
- * the last to leave stops it.
+ * when the last of them has ended it is stopped.
  */
 import { fileURLToPath } from "node:url";
 import type { S3Settings } from "../../backends/s3/connection.ts";
@@ -117,37 +117,58 @@ async function startS3rver(): Promise<S3Server | NoS3Server> {
   return { skip: "no S3 server: neither Ceph (see scripts/ceph_rgw.sh) nor npm s3rver could be started" };
 }
 
+/**
+ * Test files come and go within a process, each with its own end, so no file can tell when the server is done with. A small
+ * process of its own can: it waits until no user's process is left and stops the server, under the same lock as a start.
+ */
+const WATCHER = `
+cd "$1" || exit
+while :; do
+  while :; do
+    left=
+    for user in users/*; do if [ -e "/proc/\${user#users/}" ]; then left=1; else rm -f "$user"; fi; done
+    if [ -z "$left" ]; then break; fi
+    sleep 1
+  done
+  exec 9>lock
+  flock 9
+  if [ -z "$(ls users)" ]; then
+    rm -f watcher
+    "$0" wipe 9>&-
+    exit
+  fi
+  exec 9>&-
+done`;
+
+async function startWatcher(): Promise<void> {
+  const mark = `${stateFolder()}/watcher`;
+  const running = await Deno.readTextFile(mark).catch(() => "");
+  if (running !== "" && alive(running)) return;
+  const child = new Deno.Command("setsid", {
+    args: ["bash", "-c", WATCHER, SCRIPT, stateFolder()],
+    env: { RGW_PORT: PORT, CEPH_DIR: `${stateFolder()}/ceph` },
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  child.unref();
+  await Deno.writeTextFile(mark, String(child.pid));
+}
+
 async function startCeph(): Promise<S3Server | NoS3Server> {
   const started = await locked(async () => {
     await Deno.writeTextFile(`${stateFolder()}/users/${Deno.pid}`, "");
-    return await script("start");
+    const result = await script("start");
+    if (result.ok) await startWatcher();
+    return result;
   });
   if (!started.ok) return { skip: `no S3 server: ${started.text.trim()}` };
-  globalThis.addEventListener("unload", releaseNow);
   return {
     kind: "ceph",
     endpoint: `http://127.0.0.1:${PORT}`,
     accessKeyId: "anyfs",
     secretAccessKey: "anyfssecret",
   };
-}
-
-/** At the end of the process nothing can be awaited: the count is taken down and a child of its own stops the server. */
-function releaseNow(): void {
-  try {
-    Deno.removeSync(`${stateFolder()}/users/${Deno.pid}`);
-    for (const { name } of Deno.readDirSync(`${stateFolder()}/users`)) if (alive(name)) return;
-    new Deno.Command("bash", {
-      // Under the same lock as a start, and only when still nobody uses it.
-      args: ["-c", `exec 9>"$1/lock"; flock 9; [ -z "$(ls "$1/users")" ] && "$0" wipe 9>&-`, SCRIPT, stateFolder()],
-      env: { RGW_PORT: PORT, CEPH_DIR: `${stateFolder()}/ceph` },
-      stdin: "null",
-      stdout: "null",
-      stderr: "null",
-    }).spawn().unref();
-  } catch {
-    // The next run finds the server still there and uses it.
-  }
 }
 
 let server: Promise<S3Server | NoS3Server> | undefined;
