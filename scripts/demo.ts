@@ -238,7 +238,7 @@ path_style = true
     console.log(`\n${obstacle}: no mount is shown, the same is done with commands`);
     title("Taken in with migrate and put");
     await demo.measure("taken in", files, bytes, async () => {
-      await demo.anyfs("migrate", "tree", "/tree");
+      await demo.anyfs("migrate", "tree", "--to", "anyfs:/tree");
       await demo.anyfs("put", "tree.sha256", "/tree.sha256");
       await demo.anyfs("cat", "/tree.sha256").then((text) => {
         if (text !== Deno.readTextFileSync(demo.path("tree.sha256"))) throw new Error("cat gives other bytes");

@@ -8,7 +8,12 @@
 import { FsError, toFsError } from "../fs/error.ts";
 import type { Database, Statement } from "../platform/sqlite.ts";
 
+/** How long a group waits for more when nobody waits for it, milliseconds. */
+const LAZY_MS = 8;
+
 export interface CommitHooks {
+  /** The clock's `after`. */
+  after(ms: number, callback: () => void): () => void;
   /** Are there pack bytes that are not on the disk yet? */
   hasUnsyncedData(): boolean;
   /** Puts them there. */
@@ -43,6 +48,9 @@ export class GroupCommit {
   #waiters: Waiter[] = [];
   #gate: Promise<void> | null = null;
   #cycle: Promise<void> | null = null;
+  /** Somebody in the open group waits for it to be durable. */
+  #urgent = false;
+  #cancelTimer: (() => void) | null = null;
   #failed: Error | null = null;
 
   constructor(db: Database, hooks: CommitHooks) {
@@ -54,11 +62,12 @@ export class GroupCommit {
 
   /**
    * Runs `change` inside the open transaction; if it throws, only its own effects are undone.
-   * Rejects with what `change` threw.
+   * Rejects with what `change` threw. `lazy`: nobody holds its breath (the sender has it in a journal), so the disk is
+   * asked a little later, for more at once.
    */
-  async write<T>(change: () => T): Promise<Written<T>> {
+  async write<T>(change: () => T, options: { readonly lazy?: boolean } = {}): Promise<Written<T>> {
     while (this.#gate !== null) await this.#gate;
-    return this.#writeNow(change);
+    return this.#writeNow(change, options.lazy ?? false);
   }
 
   #begin(): void {
@@ -68,8 +77,9 @@ export class GroupCommit {
     }
   }
 
-  #writeNow<T>(change: () => T): Written<T> {
+  #writeNow<T>(change: () => T, lazy: boolean): Written<T> {
     if (this.#failed !== null) throw this.#failed;
+    if (!lazy) this.#urgent = true;
     this.#begin();
     this.#savepoint.run();
     let value: T;
@@ -94,7 +104,18 @@ export class GroupCommit {
   }
 
   #kick(): void {
-    this.#cycle ??= this.#run().finally(() => {
+    if (this.#cycle !== null) return;
+    if (!this.#urgent) {
+      this.#cancelTimer ??= this.#hooks.after(LAZY_MS, () => {
+        this.#cancelTimer = null;
+        this.#urgent = true;
+        if (this.#open) this.#kick();
+      });
+      return;
+    }
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
+    this.#cycle = this.#run().finally(() => {
       this.#cycle = null;
       if (this.#open) this.#kick();
     });
@@ -103,7 +124,7 @@ export class GroupCommit {
   async #run(): Promise<void> {
     // One turn of the event loop: what has already arrived joins the group.
     await Promise.resolve();
-    while (this.#open) {
+    if (this.#open) {
       let openGate: () => void = () => {};
       let batch: Waiter[] = [];
       let committed = false;
@@ -122,6 +143,7 @@ export class GroupCommit {
         }
         batch = this.#waiters;
         this.#waiters = [];
+        this.#urgent = false;
         this.#db.exec("COMMIT");
         committed = true;
         this.#open = false;

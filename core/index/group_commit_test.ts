@@ -14,7 +14,12 @@ function set(overrides: Partial<CommitHooks> = {}) {
     exec(sql);
   };
   let unsynced = false;
+  let later = () => {};
   const group = new GroupCommit(db, {
+    after: (_ms, callback) => {
+      later = callback;
+      return () => later = () => {};
+    },
     hasUnsyncedData: () => unsynced,
     syncData() {
       events.push("data");
@@ -30,7 +35,7 @@ function set(overrides: Partial<CommitHooks> = {}) {
   });
   const insert = (x: number) => () => void db.prepare("INSERT INTO t VALUES(?)").run(x);
   const rows = () => db.prepare("SELECT x FROM t ORDER BY x").all().map((row) => Number(row["x"]));
-  return { db, group, events, insert, rows, touch: () => void (unsynced = true) };
+  return { db, group, events, insert, rows, touch: () => void (unsynced = true), timePasses: () => later() };
 }
 
 Deno.test("pack bytes are on the disk before the commit that refers to them, the log after it, then the writer is told", async () => {
@@ -153,4 +158,19 @@ Deno.test("settle waits for all that was written", async () => {
   await group.write(insert(1));
   await group.settle();
   assert.ok(events.includes("log"));
+});
+
+Deno.test("a change nobody waits for shares the disk wait of what comes within a few milliseconds", async () => {
+  const { group, events, insert, timePasses } = set();
+  const first = await group.write(insert(1), { lazy: true });
+  const second = await group.write(insert(2), { lazy: true });
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+  assert.deepEqual(events, []);
+  timePasses();
+  await Promise.all([first.durable, second.durable]);
+  assert.deepEqual(events, ["COMMIT", "log"]);
+  const third = await group.write(insert(3), { lazy: true });
+  await (await group.write(insert(4))).durable;
+  await third.durable;
+  assert.deepEqual(events, ["COMMIT", "log", "COMMIT", "log"]);
 });

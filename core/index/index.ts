@@ -17,6 +17,8 @@ export interface ApplyRequest {
   readonly request: number;
   /** The device's request before this one must have been seen; else `unavailable`. 0 or left out: no check. */
   readonly previous?: number;
+  /** The sender keeps it until it is durable and waits for nothing: the disk may be asked a little later. */
+  readonly lazy?: boolean;
   /** Manifest blobs of the contents that the operations refer to. Their segments and chunks are stored already. */
   readonly manifests: readonly Uint8Array[];
   readonly ops: readonly Op[];

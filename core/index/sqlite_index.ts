@@ -117,6 +117,7 @@ export class SqliteIndex implements Index {
       syncFolder(path.slice(0, path.lastIndexOf("/")) || "/");
     }
     this.#group = new GroupCommit(db, {
+      after: (ms, callback) => clock.after(ms, callback),
       hasUnsyncedData: () => options.data.hasUnsynced(),
       syncData: () => options.data.sync(),
       syncLog: async () => {
@@ -229,7 +230,7 @@ export class SqliteIndex implements Index {
         this.#keepFailure(request, error);
         return error;
       }
-    });
+    }, { lazy: request.lazy ?? false });
     if (written.value instanceof FsError) {
       await written.durable;
       throw written.value;

@@ -85,6 +85,7 @@ export class Delivery {
   readonly #cache: ContentCache;
   readonly #hooks: DeliveryHooks;
   readonly #clock: Clock;
+  readonly #urgent: boolean;
   #queue: Outgoing[] = [];
   /** Durable on the server, not yet let go of here. */
   #finished: Outgoing[] = [];
@@ -115,6 +116,8 @@ export class Delivery {
     hooks: DeliveryHooks;
     clock: Clock;
     firstRequest: number;
+    /** Programs wait for the server's disk (write policy `through`). */
+    urgent: boolean;
   }) {
     this.#journal = options.journal;
     this.#link = options.link;
@@ -123,6 +126,7 @@ export class Delivery {
     this.#hooks = options.hooks;
     this.#clock = options.clock;
     this.#nextRequest = options.firstRequest;
+    this.#urgent = options.urgent;
   }
 
   /** The number for the next record. */
@@ -322,6 +326,7 @@ export class Delivery {
     this.#link.call("apply", {
       request: out.request,
       previous,
+      urgent: this.#urgent,
       chunks: prepared?.chunks ?? [],
       manifests: prepared?.manifests ?? [],
       ops,

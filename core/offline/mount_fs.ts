@@ -130,6 +130,7 @@ export class MountFs implements InodeFs {
       cache,
       clock: o.clock,
       firstRequest: journal.lastRequest + 1,
+      urgent: o.policy === "through",
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),

@@ -95,6 +95,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   #flushing = false;
   /** Frames that have to wait until what was answered before them has been taken in. */
   #inbox: ServerFrame[] | null = null;
+  #stopInbox: () => void = () => {};
   #lastHeard = 0;
   #stopSweep: (() => void) | null = null;
   #stopHeartbeat: () => void = () => {};
@@ -293,6 +294,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         this.#out = [];
         this.#outBytes = 0;
         this.#inbox = null;
+        this.#stopInbox();
         const cut = [...this.#pending.values()];
         this.#pending.clear();
         for (const call of cut) call.reject(error);
@@ -380,7 +382,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   #later(frames: ServerFrame[], onWelcome: (value: unknown) => void): void {
     const inbox = frames;
     this.#inbox = inbox;
-    this.#clock.after(0, () => {
+    this.#stopInbox = this.#clock.after(0, () => {
       // A connection that was lost meanwhile has dropped them.
       if (this.#inbox !== inbox) return;
       this.#inbox = null;

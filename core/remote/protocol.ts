@@ -53,6 +53,8 @@ export interface ApplyCall {
    * that none is ever applied after a later one. 0: no check.
    */
   readonly previous: number;
+  /** Somebody waits for it to be durable (write policy `through`); else the server may gather more first. */
+  readonly urgent: boolean;
   /** Chunks the server lacks, at most MAX_INLINE_BYTES together. */
   readonly chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[];
   readonly manifests: readonly Uint8Array[];

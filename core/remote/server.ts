@@ -74,7 +74,12 @@ const ROUTES: Readonly<Record<string, Route>> = {
  */
 export async function serveRemote(core: ServerCore, options: RemoteServerOptions): Promise<RemoteServer> {
   const server = new Server(core, options);
-  await server.start();
+  try {
+    await server.start();
+  } catch (error) {
+    server.feed.close();
+    throw error;
+  }
   return server;
 }
 

@@ -384,7 +384,7 @@ export class Session implements SocketEvents {
   async #apply(call: Calls["apply"]["params"]): Promise<Applied> {
     this.#mayWrite("apply");
     const { core, devices, feed } = this.#hub;
-    const { request, previous, chunks, manifests, ops } = call;
+    const { request, previous, urgent, chunks, manifests, ops } = call;
     // Bytes may be stored side by side; the operations take effect in the order they were sent.
     const stored = chunks.length === 0 ? Promise.resolve() : core.chunks.put(chunks, { verify: true });
     stored.catch(() => {});
@@ -392,7 +392,14 @@ export class Session implements SocketEvents {
       if (this.#ended.signal.aborted) throw new FsError("unavailable", "the connection has ended");
       try {
         await stored;
-        return await core.index.apply({ device: this.device, request, previous, manifests, ops });
+        return await core.index.apply({
+          device: this.device,
+          request,
+          previous,
+          lazy: !urgent && request > 0,
+          manifests,
+          ops,
+        });
       } catch (error) {
         // A failure the index remembers is as final, and as durable, as a success.
         if (request > 0 && this.#device !== null) {

@@ -64,6 +64,7 @@ const create = (ino: number, name: string, mode = S_IFREG | 0o644): Op => ({
 const call = (request: number, ops: readonly Op[], previous = request - 1) => ({
   request,
   previous,
+  urgent: true,
   chunks: [],
   manifests: [],
   ops,
@@ -106,6 +107,7 @@ Deno.test("a client creates a file with inline chunks, and reads it back by look
   const applied = await client.call("apply", {
     request: 1,
     previous: 0,
+    urgent: true,
     chunks: spans.map(({ hash }) => ({ hash, bytes })),
     manifests: [manifest.blob],
     ops: [create(ino, odd), { t: "content", ino, base: null, content, size: bytes.length, time }],

@@ -12,7 +12,7 @@ const PAUSE_MS = 200;
 
 interface Waiting {
   readonly request: number;
-  readonly call: Omit<ApplyCall, "request" | "previous">;
+  readonly call: Omit<ApplyCall, "request" | "previous" | "urgent">;
   readonly done: PromiseWithResolvers<Applied>;
   sent: Promise<Applied> | null;
 }
@@ -35,7 +35,7 @@ export class OrderedSender {
   }
 
   /** Rejects with what the server says of this request; others are not concerned. */
-  apply(call: Omit<ApplyCall, "request" | "previous">): Promise<Applied> {
+  apply(call: Omit<ApplyCall, "request" | "previous" | "urgent">): Promise<Applied> {
     const waiting: Waiting = { request: this.#next++, call, done: Promise.withResolvers(), sent: null };
     this.#queue.push(waiting);
     if (!this.#running) void this.#run();
@@ -47,7 +47,7 @@ export class OrderedSender {
     for (const [i, waiting] of this.#queue.slice(0, WINDOW).entries()) {
       if (waiting.sent !== null) continue;
       const previous = i === 0 ? this.#seen : this.#queue[i - 1]?.request ?? this.#seen;
-      waiting.sent = this.#link.call("apply", { ...waiting.call, request: waiting.request, previous }, {
+      waiting.sent = this.#link.call("apply", { ...waiting.call, request: waiting.request, previous, urgent: false }, {
         timeoutMs: 60_000,
       });
       waiting.sent.catch(() => {});

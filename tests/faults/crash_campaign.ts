@@ -161,8 +161,15 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
         if (next() < 0.5) await sleep(next() * 1500);
       }
       if (what === "mount" || what === "both") {
+        const before = Deno.env.get("ANYFS_CRASH_KEEP");
         // The loads end before the dead mount is detached: they must not write into the folder below it.
-        await house.killMount("a", "SIGKILL", () => loads.stop());
+        await house.killMount("a", "SIGKILL", async () => {
+          await loads.stop();
+          if (before !== undefined) {
+            await run("rm", ["-rf", `${before}/killed`]);
+            await run("cp", ["-a", `${house.folder}/cache-a`, `${before}/killed`]);
+          }
+        });
         kills.mount++;
         // Sometimes it comes back before the server does.
         if (what === "both" && next() < 0.3) {
@@ -179,6 +186,8 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
       }
       const found = await check(`after kill ${round + 1} (${what})`, 60);
       say(`${kills.serve + kills.mount}/${options.kills} ${what}: ${found}`);
+      const keep = Deno.env.get("ANYFS_CRASH_KEEP");
+      if (problems.length > 0 && keep !== undefined) await run("cp", ["-a", `${house.folder}/cache-a`, work, keep]);
     }
     proxy?.pass();
     await loads.stop();

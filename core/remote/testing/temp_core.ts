@@ -28,7 +28,12 @@ export async function openTempCore(
 export async function startTempServer(options: Partial<RemoteServerOptions> = {}): Promise<TempServer> {
   const folder = await Deno.makeTempDir({ prefix: "anyfs-remote-" });
   const core = await openTempCore(folder);
-  const server = await serveRemote(core, { hostname: "127.0.0.1", port: 0, version: "test", ...options });
+  const settings = { hostname: "127.0.0.1", port: 0, version: "test", ...options };
+  const server = await serveRemote(core, settings).catch(async (error) => {
+    await core.close();
+    await Deno.remove(folder, { recursive: true });
+    throw error;
+  });
   return {
     core,
     server,
