@@ -5,7 +5,7 @@ import { FsError, toFsError } from "../core/fs/error.ts";
 import type { ObjectInfo, ObjectRange, ObjectSource, ObjectStore, StoreSpace } from "../core/fs/object_store.ts";
 import type { ServerCoreConfig, TierConfig } from "../core/indexed/open_core.ts";
 import { systemClock } from "../core/platform/clock.ts";
-import { info, makeFolder } from "../core/platform/files.ts";
+import { prepareFirstStart } from "./first_start.ts";
 
 /** How long the start waits for a tier that may be away. */
 const CHECK_MS = 5_000;
@@ -115,18 +115,7 @@ export async function openTiers(config: Config, warn: (message: string) => void)
   };
   try {
     const { local, nas, s3 } = config.tiers;
-    // Made at the very first start only: a folder that is missing later is a disk that is not mounted.
-    const isNew = await info(`${config.daemon.stateDir}/index.sqlite`) === null;
-    if (isNew) {
-      await makeFolder(local.path).catch((error) => {
-        const cause = toFsError(error);
-        throw new FsError("invalid_input", `[tiers.local] path ${local.path} can't be made: ${cause.message}`, {
-          operation: "serve",
-          path: local.path,
-          cause,
-        });
-      });
-    }
+    await prepareFirstStart(config);
     const localStore = await openObjectStore("local", { folder: local.path, name: local.path });
     stores.push(localStore);
     const cold = async (name: "nas" | "s3", store: StoreConfig): Promise<TierConfig> => {

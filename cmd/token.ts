@@ -8,6 +8,7 @@ import { durationArgument, treePath } from "./arguments.ts";
 import type { Context } from "./context.ts";
 import { example } from "./example.ts";
 import type { CommandModule, Start } from "./module.ts";
+import { prepareFirstStart } from "./first_start.ts";
 import { withRemote } from "./remote.ts";
 
 interface CreateOptions {
@@ -37,7 +38,8 @@ async function withTokens<T>(context: Context, work: (ask: Ask) => Promise<T>): 
         return tree.postJson(path, params, { signal: context.signal });
       }));
   }
-  const { stateDir } = (await context.config()).daemon;
+  const config = await context.config();
+  const { stateDir } = config.daemon;
   const socket = `${stateDir}/control.sock`;
   if (await info(socket) !== null) {
     const { callControl } = await import("../core/remote/control_client.ts");
@@ -48,6 +50,8 @@ async function withTokens<T>(context: Context, work: (ask: Ask) => Promise<T>): 
       if (!hasCode(error, "unavailable")) throw error;
     }
   }
+  // Making the index is a first start.
+  await prepareFirstStart(config);
   return await withIndex(stateDir, work);
 }
 

@@ -9,7 +9,7 @@ import { FsError, toFsError } from "../fs/error.ts";
 import type { Database, Statement } from "../platform/sqlite.ts";
 
 /** How long a group waits for more when nobody waits for it, milliseconds. */
-const LAZY_MS = 8;
+const LAZY_MS = 50;
 
 export interface CommitHooks {
   /** The clock's `after`. */

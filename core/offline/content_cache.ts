@@ -120,7 +120,9 @@ export class ContentCache {
       await makeFolder(`${folder}/big`);
       await makeFolder(`${folder}/slabs`);
       const db = openDatabase(`${folder}/cache.db`);
-      db.exec("PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA cache_size=-8192");
+      db.exec(
+        "PRAGMA journal_mode=wal; PRAGMA synchronous=off; PRAGMA cache_size=-8192; PRAGMA wal_autocheckpoint=4000",
+      );
       db.exec(SCHEMA);
       return db;
     };

@@ -29,7 +29,7 @@ import type { Layer, LayerStack } from "./layers.ts";
 import type { Touched } from "./replica.ts";
 
 /** Requests that are sent before the first is answered. */
-const IN_FLIGHT = 64;
+const IN_FLIGHT = 256;
 /** Chunk bytes gathered before they are offered to the server. */
 const UPLOAD_BATCH = 4 * 1024 * 1024;
 const READ_PIECE = 1024 * 1024;
@@ -69,6 +69,8 @@ export interface DeliveryHooks {
   visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
   /** Puts what the replica knows into its database. */
   keep(): void;
+  /** How long records may be gathered before they are sent, milliseconds: 0 when somebody may look for them. */
+  gatherMs(): number;
   /** It is on the server's disk: its local bytes may go. */
   delivered(outgoing: Outgoing): void;
   /** The server had applied it before, in answers that were lost: what is there now has to be asked for. */
@@ -104,6 +106,8 @@ export class Delivery {
   #running = false;
   /** Something came while the loop ran. */
   #again = false;
+  #hurried = false;
+  #pause: PromiseWithResolvers<void> | null = null;
   #inFlight = 0;
   #stopped = false;
   #idle: PromiseWithResolvers<void> | null = null;
@@ -251,6 +255,7 @@ export class Delivery {
 
   /** Resolves when everything added so far was delivered. */
   drained(): Promise<void> {
+    this.hurry();
     if (this.#queue.length === 0) {
       this.#retire();
       return Promise.resolve();
@@ -280,9 +285,29 @@ export class Delivery {
     });
   }
 
-  async #run(): Promise<void> {
-    // What is journaled in this turn of the event loop goes out together.
+  /** Lets more records come, so that they go out, and are answered, together. */
+  async #gather(): Promise<void> {
+    // At least what is journaled in this turn of the event loop.
     await Promise.resolve();
+    const ms = this.#hooks.gatherMs();
+    if (ms > 0 && !this.#hurried && this.#queue.length - this.#cursor < IN_FLIGHT) {
+      this.#pause = Promise.withResolvers();
+      const cancel = this.#clock.after(ms, this.#pause.resolve, true);
+      await this.#pause.promise;
+      cancel();
+      this.#pause = null;
+    }
+    this.#hurried = false;
+  }
+  /** Somebody waits. */
+  hurry(): void {
+    this.#hurried = true;
+    this.#pause?.resolve();
+    this.#kick();
+  }
+
+  async #run(): Promise<void> {
+    await this.#gather();
     while (this.#up && !this.#stopped) {
       if (this.#refusals > 0) {
         if (this.#inFlight > 0) return;

@@ -60,6 +60,8 @@ const VISIBLE_WAIT_MS = 2000;
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
 /** How long open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_MS = 10_000;
+/** While no other device is connected, records are gathered so long before they are sent. */
+const GATHER_MS = 5;
 const DIR_PAGE = 1000;
 /** The kernel asks for security.capability at the first write to every file: one error for all, its stack costs 40 µs. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
@@ -134,6 +136,7 @@ export class MountFs implements InodeFs {
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),
+        gatherMs: () => this.#others === 0 && o.policy === "back" ? GATHER_MS : 0,
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
         settle: (out, error) => this.#settle(out, error),

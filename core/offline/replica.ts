@@ -49,7 +49,7 @@ export class Replica {
     this.#clock = clock;
     this.#db = openDatabase(path);
     this.#db.exec(
-      "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
+      "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA wal_autocheckpoint=16000; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
     );
     migrate(this.#db, path);
     this.#db.exec(EXTRA);
@@ -60,7 +60,10 @@ export class Replica {
       contentRef: () => {},
     });
     for (const row of this.#sql.rows("SELECT ino, stat FROM before_writes")) {
-      this.#before.add(row[0] as number);
+      const ino = row[0] as number;
+      this.#before.add(ino);
+      // One that was removed must stay so.
+      if (this.#tree.stat(ino) === null) continue;
       this.#begin();
       this.#tree.put(JSON.parse(row[1] as string) as Stat);
     }

@@ -312,6 +312,12 @@ async function main(): Promise<void> {
     await Deno.writeTextFile(`${values.out}/mount_bench.json`, JSON.stringify({ about, results }, null, 2) + "\n");
     await Deno.writeTextFile(`${values.out}/mount_bench.md`, table);
     console.log(`\n${table}\nwritten to ${values.out}/mount_bench.json and .md`);
+  } catch (error) {
+    for (const log of ["anyfs/serve.log", "anyfs/mount.log", "rclone/rclone.log"]) {
+      const said = await Deno.readTextFile(`${folder}/${log}`).catch(() => "");
+      if (said !== "") console.error(`${log}:\n${said.slice(-3000)}`);
+    }
+    throw error;
   } finally {
     await clean();
   }

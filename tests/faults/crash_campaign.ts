@@ -187,11 +187,13 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
       const found = await check(`after kill ${round + 1} (${what})`, 60);
       say(`${kills.serve + kills.mount}/${options.kills} ${what}: ${found}`);
       const keep = Deno.env.get("ANYFS_CRASH_KEEP");
-      if (problems.length > 0 && keep !== undefined) await run("cp", ["-a", `${house.folder}/cache-a`, work, keep]);
+      if (problems.length > 0 && keep !== undefined) {
+        await run("cp", ["-a", `${house.folder}/cache-a`, house.stateDir, work, keep]);
+      }
     }
     proxy?.pass();
     await loads.stop();
-    if (!await house.drain("a", 25_000)) {
+    if (!await house.drain("a", 20_000)) {
       problems.push(`the journal did not drain: ${JSON.stringify(await house.control("a", "status"))}`);
     }
     await check("at the end", 0);
