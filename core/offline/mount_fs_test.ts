@@ -133,7 +133,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "offline, what is unknown is an error and never an empty folder",
+  name: "bug 12: offline, what is unknown is an error and never an empty folder",
   sanitizeResources: false,
   sanitizeOps: false,
 }, async () => {
@@ -218,6 +218,44 @@ Deno.test({
   const inner = await a.fs.lookup(await find(a.fs, "later"), "inner", caller);
   assert.ok(inner);
   assert.deepEqual(await readAll(a.fs, inner.ino), text("I"));
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "bug 9: conflict copies of one file never share a name, however quickly they follow each other",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const ino = await write(a.fs, 1, "n.txt", text("base"));
+  await b.link.told();
+  const edit = async (d: Device, words: string) => {
+    const { fh } = await d.fs.open(ino, O_RDWR, caller);
+    await d.fs.write(ino, fh, 0, text(words), flags);
+    await d.fs.flush(ino, fh, 0n);
+    d.fs.release(ino, fh, 0n, false);
+  };
+  const rounds = 3;
+  for (let round = 0; round < rounds; round++) {
+    assert.ok((await readAll(b.fs, ino)).length > 0);
+    b.link.disconnect();
+    await edit(a, `from a, ${round}`);
+    assert.ok(await a.fs.drain(5000));
+    await edit(b, `from b, round ${round}`);
+    await b.link.connect();
+    assert.ok(await b.fs.drain(5000));
+    await b.link.told();
+  }
+  await a.link.told();
+  const entries = await a.fs.readdir(1, null, 100);
+  assert.equal(entries.length, 1 + rounds, entries.map((e) => e.name).join(" | "));
+  const contents = await Promise.all(
+    entries.map(async (e) => new TextDecoder().decode(await readAll(a.fs, e.stat.ino))),
+  );
+  for (let round = 0; round < rounds; round++) assert.ok(contents.includes(`from b, round ${round}`));
   await stop(a);
   await stop(b);
 });

@@ -117,6 +117,8 @@ class Migration {
       await this.#entries(from.slice(0, from.lastIndexOf("/")) || "/", [{ name, stat }], ino, there === null, work);
       await Promise.all(work);
     }
+    // What is reported is on the server's disk.
+    await this.#sender.settle();
     return this.#report;
   }
 

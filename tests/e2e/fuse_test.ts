@@ -73,7 +73,7 @@ test("100,000 entries are listed completely, and from the kernel's cache the sec
   assert.equal((await mount.stats()).inodes, 100_000);
 });
 
-test("what the kernel forgets leaves the inode table and the filesystem", async () => {
+test("bug 14: what the kernel forgets leaves the inode table and the filesystem", async () => {
   await using mount = await mountInChild({ fs: "memory" });
   await bash(mount.dir, `mkdir "$1/d"; cd "$1/d"; seq 20000 | xargs touch; ls -l > /dev/null`);
   const held = await mount.stats();
@@ -200,7 +200,7 @@ test("a mount whose server was killed is cleared by its guard, and the place can
   await Deno.remove(dir);
 });
 
-test("a dead mount that nobody cleared is detected and replaced", async () => {
+test("bug 15: a dead mount that nobody cleared is detected and replaced", async () => {
   const dir = await Deno.makeTempDir({ prefix: "anyfs-mount-" });
   await using mount = await mountInChild({ fs: "memory", dir });
   await bash(dir, `ls "$1"; stat "$1"`);
