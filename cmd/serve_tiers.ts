@@ -1,7 +1,7 @@
 /** The places of the server's tiers, opened from the configuration: what is merely away does not stop the server. */
 import { openObjectStore } from "../backends/registry.ts";
 import type { Config, StoreConfig } from "../core/config/config.ts";
-import { FsError, toFsError } from "../core/fs/error.ts";
+import { Errno, FsError, toFsError } from "../core/fs/error.ts";
 import type { ObjectInfo, ObjectRange, ObjectSource, ObjectStore, StoreSpace } from "../core/fs/object_store.ts";
 import type { ServerCoreConfig, TierConfig } from "../core/indexed/open_core.ts";
 import { systemClock } from "../core/platform/clock.ts";
@@ -159,7 +159,8 @@ async function meet(store: ObjectStore, name: string, place: string, warn: (mess
     await store.check({ signal: limit.signal });
   } catch (error) {
     const cause = toFsError(error);
-    const away = limit.signal.aborted || ["unavailable", "timeout", "cancelled"].includes(cause.code);
+    const away = limit.signal.aborted ||
+      (["unavailable", "timeout", "cancelled"].includes(cause.code) && cause.errno !== Errno.ENXIO);
     if (!away) {
       throw new FsError("invalid_input", cause.message, { operation: "serve", path: place, cause });
     }

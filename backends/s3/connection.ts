@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type * as Sdk from "@aws-sdk/client-s3";
-import { FsError, type FsErrorCode, toFsError } from "../../core/fs/error.ts";
+import { Errno, FsError, type FsErrorCode, toFsError } from "../../core/fs/error.ts";
 import { type Clock, systemClock } from "../../core/platform/clock.ts";
 import { type HttpClient, openHttpClient } from "../../core/platform/http_client.ts";
 
@@ -254,9 +254,11 @@ export class S3Connection {
     const where = `bucket ${this.bucket} at ${this.endpoint}`;
     if (failed.name === "NoSuchBucket") {
       // Not `not_found`: that means "no such object", and a lost bucket must never look like an empty one.
-      return make(
+      return new FsError(
         "unavailable",
         `bucket ${this.bucket} does not exist at ${this.endpoint}: create it or fix ${this.#section} bucket`,
+        // ENXIO tells it from a store that is merely away.
+        { operation, path: key, cause: error, errno: Errno.ENXIO },
       );
     }
     if (failed.name === "NoSuchKey" || failed.name === "NotFound" || status === 404) {

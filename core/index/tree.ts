@@ -161,8 +161,8 @@ export class Tree {
     return rows.map((row) => decodeName(row[0] as Uint8Array));
   }
   counts(): { nodes: number; bytes: number } {
-    const row = this.#sql.row("SELECT count(*), coalesce(sum(size), 0) FROM nodes");
-    return { nodes: (row?.[0] as number) ?? 0, bytes: (row?.[1] as number) ?? 0 };
+    const row = this.#sql.row("SELECT nodes, bytes FROM totals");
+    return { nodes: (row?.[0] as number | undefined) ?? 0, bytes: (row?.[1] as number | undefined) ?? 0 };
   }
 
   // --- raw changes (a replica takes over what the server says) ---

@@ -253,6 +253,7 @@ export class MountFs implements InodeFs {
       this.#delivery.up(welcome.lastRequest);
       this.#catchUp();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
+    void this.#askSpace().catch(() => {});
     // The root is what everything begins with, offline too.
     Promise.resolve().then(() => this.#stat(ROOT_INO)).then(
       () => this.#firstUp.resolve(),
@@ -324,11 +325,14 @@ export class MountFs implements InodeFs {
   }
   /** What the server says of a node, null: it is gone. */
   #nodeNow(ino: number, stat: Stat | null): void {
-    if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) {
+    const stack = this.#stacks.get(ino);
+    if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) {
       this.#missedNodes.add(ino);
       if (stat !== null) this.#replica.moveBefore(stat);
       return;
     }
+    // What is left of ours only waits for the server's disk; theirs came after it.
+    if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);
     if (stat === null) {
       const open = this.#open.get(ino);
@@ -345,6 +349,10 @@ export class MountFs implements InodeFs {
     this.#notifier?.invalidateInode(ino, before.content !== stat.content);
   }
 
+  /** Does everybody see all that was written here? */
+  #isThere(stack: LayerStack): boolean {
+    return stack.open === null && this.#delivery.list().every((out) => out.stack !== stack || out.state === "visible");
+  }
   #missed({ entries, nodes }: Touched): void {
     for (const ino of nodes) this.#missedNodes.add(ino);
     for (const { parent, name, ino } of entries) {
@@ -427,7 +435,7 @@ export class MountFs implements InodeFs {
       stack.base = content;
       stack.baseSize = size;
     } else layer.dispose();
-    if (stack.isEmpty) {
+    if (stack.isEmpty && this.#stacks.get(data.ino) === stack) {
       this.#forgetStack(data.ino);
       const open = this.#open.get(data.ino);
       const stat = this.#replica.stat(data.ino) ?? open?.orphan ?? null;
@@ -937,10 +945,18 @@ export class MountFs implements InodeFs {
     const writes = (flags & 3) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#stat(ino);
-    if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0) return this.#openSlowly(ino, flags);
+    if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
+      return this.#openSlowly(ino, flags);
+    }
     return this.#openHandle(node);
   }
+  /** What another client closed a moment ago may not have been told yet: an open asks, as close-to-open demands. */
+  #mayBeBehind(ino: number): boolean {
+    return this.#mode === "online" && this.#others !== 0 && !this.#stacks.has(ino);
+  }
   async #openSlowly(ino: number, flags: number): Promise<OpenResult> {
+    // News travels in order: with the answer everything is here that was visible when we asked.
+    if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#mode === "online") {
       const link = this.#o.link;
       await link.call("waitDelivered", { ino, timeoutMs: BUSY_WAIT_MS }, { timeoutMs: BUSY_WAIT_MS + 5000 }).catch(() =>
@@ -1044,6 +1060,7 @@ export class MountFs implements InodeFs {
     const stack = this.#stackFor(node);
     const at = flags.append === true ? Math.max(offset, stack.size) : offset;
     if (at + data.length > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large");
+    this.#needSpace(stack, data.length);
     try {
       stack.top().write(at, data, () => this.#stagingPath());
     } finally {
@@ -1053,6 +1070,32 @@ export class MountFs implements InodeFs {
     }
     this.#wrote(node.ino, stack, flags.killSuidgid);
     return data.length;
+  }
+  /**
+   * Refuses what the server has no room for: a write that could only wait in the journal for ever is better refused
+   * while the program can still be told. What the server said last counts; offline nothing is refused.
+   */
+  #needSpace(stack: LayerStack, length: number): void {
+    if (this.#mode !== "online" || this.#statFs === null) return;
+    const { at, value } = this.#statFs;
+    const coming = this.#delivery.pending.bytes + (stack.open?.extents.total ?? 0) + length;
+    // Asked again the sooner the less is left.
+    if (this.#o.clock.monotonic() - at > (coming * 4 > value.free ? 500 : 10_000)) {
+      void this.#askSpace().catch(() => {});
+    }
+    if (coming > value.free) {
+      throw new FsError("no_space", `the server has ${value.free} bytes left`, {
+        usage: value.total,
+        requested: coming,
+      });
+    }
+  }
+  async #askSpace(): Promise<StatFs> {
+    // Before the answer, so that a burst of writes asks once.
+    if (this.#statFs !== null) this.#statFs = { ...this.#statFs, at: this.#o.clock.monotonic() };
+    const value = await this.#o.link.call("statFs", null, { timeoutMs: 3000 });
+    this.#statFs = { at: this.#o.clock.monotonic(), value };
+    return value;
   }
   #stagingPath(): string {
     return `${this.#o.folder}/staging/${this.#stagingNumber++}`;
@@ -1199,8 +1242,7 @@ export class MountFs implements InodeFs {
     const now = this.#o.clock.monotonic();
     if (this.#statFs !== null && now - this.#statFs.at < 10_000) return this.#statFs.value;
     try {
-      const value = await this.#o.link.call("statFs", null, { timeoutMs: 3000 });
-      this.#statFs = { at: now, value };
+      return await this.#askSpace();
     } catch {
       if (this.#statFs === null) return statVfs(this.#o.folder);
     }

@@ -260,6 +260,266 @@ Deno.test({
   await stop(b);
 });
 
+/** Opens, replaces all and closes. */
+async function replace(fs: MountFs, ino: number, data: Uint8Array): Promise<void> {
+  const { fh } = await fs.open(ino, O_RDWR, caller);
+  await fs.setattr(ino, { size: 0 }, fh, caller);
+  await fs.write(ino, fh, 0, data, flags);
+  await fs.flush(ino, fh, 0n);
+  fs.release(ino, fh, 0n, false);
+}
+/** The device as it is after a kill at this moment. */
+async function crash(server: FakeServer, d: Device, name: string, online: boolean): Promise<Device> {
+  const copy = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, copy] }).output();
+  d.link.disconnect();
+  await stop(d);
+  return await device(server, name, copy, online);
+}
+/** Everything that was under way has happened. */
+async function quiet(devices: readonly Device[]): Promise<void> {
+  for (let i = 0; i < 3; i++) {
+    for (const d of devices) if (d.link.connected) assert.ok(await d.fs.drain(10_000), "everything is delivered");
+    for (const d of devices) await d.link.told();
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+const unchecked = { sanitizeResources: false, sanitizeOps: false };
+
+Deno.test({
+  name: "bytes that were never flushed are gone after a crash, with the size and time they gave the file",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  let d = await device(server, "d");
+  const ino = await write(d.fs, 1, "f", text("as it was"));
+  assert.ok(await d.fs.drain(5000));
+  for (const size of [3, 500_000]) {
+    const { fh } = await d.fs.open(ino, O_RDWR, caller);
+    await d.fs.write(ino, fh, 0, random(size, 5), flags);
+    await d.fs.setattr(ino, { size }, fh, caller);
+    // Another change makes sure that the database has seen it all.
+    await d.fs.mkdir(1, `dir ${size}`, 0o755, caller);
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    d = await crash(server, d, "d", false);
+    assert.equal((await d.fs.getattr(ino, undefined)).size, 9);
+    assert.deepEqual(await readAll(d.fs, ino), text("as it was"));
+    await d.link.connect();
+    assert.deepEqual(await readAll(d.fs, ino), text("as it was"));
+    assert.ok(await d.fs.drain(5000));
+  }
+  await stop(d);
+});
+
+Deno.test({
+  name:
+    "after a crash without the server, a file whose first change was delivered and whose second was not is readable",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  let d = await device(server, "d");
+  const { stat: { ino }, open: { fh } } = await d.fs.create(1, "f", 0o644, O_RDWR, caller);
+  await d.fs.write(ino, fh, 0, text("one"), flags);
+  const gate = Promise.withResolvers<void>();
+  await d.fs.fsync(ino, fh, false);
+  await d.fs.write(ino, fh, 3, text("two"), flags);
+  await d.fs.fsync(ino, fh, false);
+  // The first may be answered, the second is held up.
+  let applies = 0;
+  d.link.before = (method) => method === "apply" && ++applies > 2 ? gate.promise : Promise.resolve();
+  await d.fs.write(ino, fh, 6, text("three"), flags);
+  await d.fs.fsync(ino, fh, false);
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  const copy = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, copy] }).output();
+  d.link.disconnect();
+  gate.resolve();
+  await stop(d);
+  d = await device(server, "d", copy, false);
+  assert.deepEqual(await readAll(d.fs, ino), text("onetwothree"));
+  await d.link.connect();
+  assert.ok(await d.fs.drain(5000));
+  assert.deepEqual(await server.content((await server.index.stat(ino))?.content ?? null), text("onetwothree"));
+  await stop(d);
+});
+
+Deno.test({
+  name: "what others change while ours is on its way is not missed, neither content nor names",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const ino = await write(a.fs, 1, "f", text("0"));
+  await b.link.told();
+  assert.equal(await find(b.fs, "f"), ino);
+  await a.fs.readdir(1, null, 100);
+  for (let i = 1; i <= 10; i++) {
+    const [first, second] = i % 2 === 0 ? [a, b] : [b, a];
+    await replace(first.fs, ino, text(`first ${i}`));
+    await second.link.told();
+    await replace(second.fs, ino, text(`second ${i}`));
+    await first.link.told();
+    assert.deepEqual(await readAll(first.fs, ino), text(`second ${i}`));
+    await first.fs.rename(1, i === 1 ? "f" : `name ${i - 1}`, 1, `name ${i}`, 0, caller);
+    await quiet([a, b]);
+    for (const d of [a, b]) {
+      assert.deepEqual((await d.fs.readdir(1, null, 100)).map((e) => e.name), [`name ${i}`]);
+      assert.deepEqual(await readAll(d.fs, ino), text(`second ${i}`));
+    }
+  }
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "when everything known is void, what is ours stays visible: new bytes, renames, modes",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const ino = await write(a.fs, 1, "old", text("old bytes"));
+  const other = await write(a.fs, 1, "other", text("other"));
+  assert.ok(await a.fs.drain(5000));
+  await a.fs.readdir(1, null, 100);
+  a.link.disconnect();
+  await replace(a.fs, ino, text("new bytes, longer"));
+  await a.fs.rename(1, "old", 1, "new", 0, caller);
+  await a.fs.setattr(other, { mode: 0o600 }, undefined, caller);
+  const sub = await a.fs.mkdir(1, "sub", 0o755, caller);
+  const gate = Promise.withResolvers<void>();
+  a.link.before = (method) => method === "apply" ? gate.promise : Promise.resolve();
+  a.link.resumeFrom = () => ({ after: -1, epoch: "another" });
+  await a.link.connect();
+  const check = async () => {
+    const entries = await a.fs.readdir(1, null, 100);
+    assert.deepEqual(entries.map((e) => e.name).sort(), ["new", "other", "sub"]);
+    assert.equal(entries.find((e) => e.name === "new")?.stat.size, 17);
+    assert.equal((entries.find((e) => e.name === "other")?.stat.mode ?? 0) & 0o777, 0o600);
+    assert.deepEqual(await readAll(a.fs, ino), text("new bytes, longer"));
+    assert.deepEqual(await a.fs.readdir(sub.ino, null, 10), []);
+  };
+  await check();
+  gate.resolve();
+  await quiet([a]);
+  await check();
+  await stop(a);
+});
+
+Deno.test({ name: "a file that one changes and another removes lives on, changed", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const ino = await write(a.fs, 1, "f", text("base"));
+  await quiet([a, b]);
+  assert.equal(await find(b.fs, "f"), ino);
+  const { fh } = await b.fs.open(ino, O_RDWR, caller);
+  await b.fs.write(ino, fh, 0, text("changed"), flags);
+  await a.fs.unlink(1, "f", caller);
+  await quiet([a]);
+  await b.link.told();
+  await b.fs.flush(ino, fh, 0n);
+  b.fs.release(ino, fh, 0n, false);
+  await quiet([a, b]);
+  for (const d of [a, b]) {
+    const entries = await d.fs.readdir(1, null, 100);
+    assert.equal(entries.length, 1);
+    assert.deepEqual(await readAll(d.fs, entries[0]?.stat.ino ?? 0), text("changed"));
+  }
+  await stop(a);
+  await stop(b);
+});
+
+type Many =
+  | { t: "write"; device: number; file: number; size: number }
+  | { t: "cut" | "heal" | "crash"; device: number }
+  | { t: "quiet" };
+const which = fc.integer({ min: 0, max: 2 });
+const many: fc.Arbitrary<Many> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      t: fc.constant("write" as const),
+      device: which,
+      file: fc.integer({ min: 0, max: 1 }),
+      size: fc.oneof(fc.nat(100), fc.nat(400_000)),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ t: fc.constantFrom("cut" as const, "heal" as const), device: which }) },
+  { weight: 1, arbitrary: fc.record({ t: fc.constant("crash" as const), device: which }) },
+  { weight: 1, arbitrary: fc.constant({ t: "quiet" as const }) },
+);
+
+Deno.test({
+  name:
+    "whatever several devices write apart, through cuts and crashes, is afterwards in the file or in a copy beside it",
+  ...unchecked,
+}, async () => {
+  const version = (bytes: Uint8Array): number => Number(new TextDecoder().decode(bytes.subarray(0, 8)));
+  await fc.assert(
+    fc.asyncProperty(fc.array(many, { maxLength: 25 }), async (steps) => {
+      const server = new FakeServer();
+      const devices: Device[] = [];
+      for (const name of ["a", "b", "c"]) devices.push(await device(server, name));
+      for (const d of devices) await d.fs.readdir(1, null, 100);
+      const written = new Map<number, Uint8Array>();
+      const replaced = new Set<number>();
+      const perform = async (s: Many) => {
+        if (s.t === "quiet") return await quiet(devices);
+        const d = devices[s.device];
+        if (d === undefined) return;
+        if (s.t === "cut") return d.link.disconnect();
+        if (s.t === "heal") return d.link.connected ? undefined : await d.link.connect();
+        if (s.t === "crash") {
+          devices[s.device] = await crash(server, d, d.link.id, d.link.connected);
+          return;
+        }
+        if (s.t !== "write") return;
+        // Those who are connected know what they replace.
+        await quiet(devices);
+        const name = `file ${s.file}`;
+        const stat = await d.fs.lookup(1, name, caller);
+        const next = written.size + 1;
+        const data = random(8 + s.size, next);
+        data.set(text(String(next).padStart(8)));
+        if (stat === null) await write(d.fs, 1, name, data);
+        else {
+          const before = version(await readAll(d.fs, stat.ino));
+          await replace(d.fs, stat.ino, data);
+          replaced.add(before);
+        }
+        written.set(next, data);
+      };
+      for (const s of steps) {
+        try {
+          await perform(s);
+        } catch (error) {
+          if (!(error instanceof FsError && error.code === "unavailable")) throw error;
+        }
+      }
+      for (const d of devices) if (!d.link.connected) await d.link.connect();
+      await quiet(devices);
+      const listings: string[] = [];
+      for (const d of devices) {
+        const found = new Set<number>();
+        const entries = await d.fs.readdir(1, null, 1000);
+        for (const { stat } of entries) {
+          const bytes = await readAll(d.fs, stat.ino);
+          const expected = written.get(version(bytes));
+          assert.ok(expected !== undefined && same(bytes, expected), "every file is one that was written, whole");
+          found.add(version(bytes));
+        }
+        listings.push(entries.map((e) => `${e.name}: ${e.stat.content}`).sort().join("\n"));
+        for (const n of written.keys()) assert.ok(found.has(n) || replaced.has(n), `version ${n} is somewhere`);
+      }
+      assert.equal(new Set(listings).size, 1, `all see the same:\n${listings.join("\n\n")}`);
+      for (const d of devices) await stop(d);
+      await server.index.close();
+    }),
+    { numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 25) },
+  );
+});
+
 type Step =
   | { t: "write"; file: number; offset: number; length: number; seed: number }
   | { t: "truncate"; file: number; size: number }

@@ -266,3 +266,28 @@ Deno.test("tokens are made with and without a running server, and then asked for
   for (const { id } of list) await ok(finish(start(["token", "revoke", id], here, "null")));
   await ok(daemon.run(["ls", "/"]));
 });
+
+Deno.test("a cold tier that answers and refuses stops the start with one line: no such bucket, wrong credentials", async () => {
+  await using dir = await temp();
+  let refusal: { status: number; code: string } = { status: 404, code: "NoSuchBucket" };
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    await request.body?.cancel();
+    return new Response(`<?xml version="1.0"?><Error><Code>${refusal.code}</Code><Message>no</Message></Error>`, {
+      status: refusal.status,
+      headers: { "content-type": "application/xml" },
+    });
+  });
+  await Deno.writeTextFile(
+    `${dir.path}/config.toml`,
+    `[tiers.s3]\nbucket = "mine"\nendpoint = "http://127.0.0.1:${server.addr.port}"\npath_style = true\n`,
+  );
+  const again = () =>
+    finish(start(
+      ["serve", "--state-dir", `${dir.path}/state`, "--listen", "127.0.0.1:0", "--config", `${dir.path}/config.toml`],
+      { AWS_ACCESS_KEY_ID: "k", AWS_SECRET_ACCESS_KEY: "s" },
+      "null",
+    ));
+  await fails(again(), 2, /bucket.*mine|mine.*bucket/);
+  refusal = { status: 403, code: "InvalidAccessKeyId" };
+  await fails(again(), 2, /credential|access key|AWS_ACCESS_KEY_ID/i);
+});

@@ -109,11 +109,13 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
   if (options.s3 === true) {
     const s3 = await s3Server();
     if ("skip" in s3) throw new Error(s3.skip);
+    const bucket = await makeBucket(s3);
+    clean.push(() => bucket.remove());
     proxy = startFaultProxy(s3.endpoint);
     Deno.env.set("AWS_ACCESS_KEY_ID", s3.accessKeyId);
     Deno.env.set("AWS_SECRET_ACCESS_KEY", s3.secretAccessKey);
     s3Config =
-      `[tiers.s3]\nbucket = "anyfs-crash"\nprefix = "${crypto.randomUUID()}/"\nendpoint = "http://127.0.0.1:${proxy.port}"\npath_style = true\nregion = "us-east-1"\n`;
+      `[tiers.s3]\nbucket = "${bucket.name}"\nendpoint = "http://127.0.0.1:${proxy.port}"\npath_style = true\nregion = "us-east-1"\n`;
   }
   const kills = { serve: 0, mount: 0 };
   const problems: string[] = [];
