@@ -9,10 +9,9 @@ import { resolvePath } from "../core/config/places.ts";
 import { systemClock } from "../core/platform/clock.ts";
 import { makeFolder } from "../core/platform/files.ts";
 import { O_APPEND, O_CREAT, O_WRONLY, openFd, pwriteFd } from "../core/platform/posix.ts";
-import { args, currentFolder, getEnv, hostname, selfCommand } from "../core/platform/process.ts";
+import { args, currentFolder, getEnv, hostname } from "../core/platform/process.ts";
 import { systemRandom } from "../core/platform/random.ts";
-import { spawnProgram } from "../core/platform/spawn.ts";
-import { FsError, type FsErrorCode } from "../core/fs/error.ts";
+import { startMount } from "./mount_child.ts";
 import { DEFAULT_URL, parseServerUrl } from "../core/remote/address.ts";
 
 interface Options {
@@ -100,36 +99,11 @@ async function logger(context: Context, cacheDir: string): Promise<(message: str
     pwriteFd(fd, new TextEncoder().encode(`${new Date(systemClock.now()).toISOString()} ${message}\n`), 0);
 }
 
-/** A code whose exit status is the child's. */
-function codeOfExit(exit: number): FsErrorCode {
-  const codes: Record<number, FsErrorCode> = { 2: "invalid_input", 3: "not_found", 4: "conflict", 5: "unavailable" };
-  return codes[exit] ?? "internal";
-}
-
 /** Starts the same command detached and returns when it is mounted. */
 async function startInBackground(context: Context): Promise<void> {
-  const [program, ...first] = selfCommand();
-  const child = spawnProgram(program, [...first, ...args().filter((arg) => arg !== "--background")], {
-    env: { ANYFS_BACKGROUND: "1" },
-    output: "piped",
-    detached: true,
-  });
-  let said = "";
-  if (child.stdout !== null) {
-    for await (const bytes of child.stdout) {
-      said += new TextDecoder().decode(bytes);
-      if (said.includes("\n")) break;
-    }
-  }
-  if (said.includes("\n")) {
-    context.out.text(said);
-    child.unref();
-    return;
-  }
-  let why = "";
-  if (child.stderr !== null) { for await (const bytes of child.stderr) why += new TextDecoder().decode(bytes); }
-  const { code } = await child.exited;
-  throw new FsError(codeOfExit(code), why.replace(/^anyfs: /, "").trim() || "the mount ended before it was ready");
+  const { said, child } = await startMount(args().filter((arg) => arg !== "--background"), { detached: true });
+  context.out.text(said);
+  child.unref();
 }
 
 export const command: CommandModule = {

@@ -10,6 +10,8 @@ import { currentFolder, getEnv, print } from "../core/platform/process.ts";
 import type { Context } from "./context.ts";
 import { example } from "./example.ts";
 import type { CommandModule, Start } from "./module.ts";
+import type { Spawned } from "../core/platform/spawn.ts";
+import { startMount } from "./mount_child.ts";
 import { notBuilt } from "./not_built.ts";
 
 interface Options {
@@ -72,7 +74,6 @@ function startFailure(error: unknown, config: Config): FsError {
 /** Prints one ready line when it accepts requests; ends when the context's signal aborts, after draining. */
 async function serve(context: Context, options: Options): Promise<void> {
   if (options.restore !== undefined) throw notBuilt("serve --restore");
-  if (options.mount !== undefined) throw notBuilt("serve --mount");
   const config = await settings(context, options);
   const log = createLogger({
     level: context.globals.logLevel ?? config.daemon.logLevel,
@@ -128,12 +129,39 @@ async function run(context: Context, config: Config, options: Options, log: Logg
       { ready: true, url: server.url, state_dir: daemon.stateDir },
       () => `anyfs: ready at ${server.url}`,
     );
+    const mount = await mountHere(options, config, server.port, log);
     await aborted(context.signal);
     log.info("ending: finishing what is under way");
+    // The mount first: what it has not delivered yet it delivers now.
+    mount?.kill("SIGTERM");
+    await mount?.exited;
     stopControl();
     await server.close(GRACE_MS);
   } finally {
     await stores.close();
+  }
+}
+
+/** Mounts the tree on this machine too, in a process of its own, when that is wanted. A failure ends no server: it is told. */
+async function mountHere(options: Options, config: Config, port: number, log: Logger): Promise<Spawned | null> {
+  const dir = options.mount ?? config.daemon.mountPath;
+  if (dir === null) return null;
+  const scheme = config.daemon.tls === null ? "http" : "https";
+  try {
+    const { said, child } = await startMount(["--server", `${scheme}://127.0.0.1:${port}`, "mount", dir], {
+      // In a session of its own: Ctrl-C ends us, and we end it.
+      detached: true,
+    });
+    log.info(said.trim());
+    void child.exited.then(({ code, signal }) => {
+      if (code !== 0) {
+        log.warn(`the mount at ${dir} has ended (${signal ?? `exit ${code}`}); mount it again with anyfs mount`);
+      }
+    });
+    return child;
+  } catch (error) {
+    log.error(`can't mount at ${dir}: ${toFsError(error).message}`);
+    return null;
   }
 }
 

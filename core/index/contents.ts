@@ -152,7 +152,11 @@ export class Contents {
     const packs = new Set<number>();
     for (const { hash } of segments) {
       const row = this.#sql.row("SELECT packs FROM segments WHERE hash = ?", hash);
-      if (row === undefined) throw new FsError("conflict", `segment ${hex(hash)} is not stored; send it again`);
+      if (row === undefined) {
+        throw new FsError("conflict", `segment ${hex(hash)} is not stored; send it again`, {
+          operation: "add content",
+        });
+      }
       this.#sql.run("UPDATE segments SET refs = refs + 1 WHERE hash = ?", hash);
       for (const pack of JSON.parse(row[0] as string) as number[]) packs.add(pack);
     }

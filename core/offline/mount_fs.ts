@@ -63,13 +63,18 @@ const BUSY_WAIT_MS = 10_000;
 /** While no other device is connected, records are gathered so long before they are sent. */
 const GATHER_MS = 5;
 const DIR_PAGE = 1000;
-/** The kernel asks for security.capability at the first write to every file: one error for all, its stack costs 40 µs. */
+/** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
 const MAX_FILE_SIZE = 2 ** 50;
 
 const isDir = (s: Stat) => (s.mode & S_IFMT) === S_IFDIR;
 const isFile = (s: Stat) => (s.mode & S_IFMT) === S_IFREG;
 
+/** Names (`parent/name`) and nodes that changed while the server was asked. */
+interface Since {
+  readonly entries: Set<string>;
+  readonly nodes: Set<number>;
+}
 /** A node somebody has open. */
 interface OpenNode {
   readonly ino: number;
@@ -96,6 +101,8 @@ export class MountFs implements InodeFs {
   #lastContent = new Map<number, string | null>();
   /** News of nodes and names that were passed over because ours were on their way: asked for when those are delivered. */
   readonly #missedNodes = new Set<number>();
+  /** For each question under way: what changed since it was asked. An answer may be read after news that is newer. */
+  readonly #asking = new Set<Since>();
   readonly #missedEntries = new Map<string, { parent: number; name: string }>();
   /** Where a file with undelivered bytes was before others took its last name away. */
   readonly #lastNames = new Map<number, { parent: number; name: string }>();
@@ -303,7 +310,17 @@ export class MountFs implements InodeFs {
     }
     this.#setSeq(seq);
   }
+  async #ask<T>(question: () => Promise<T>): Promise<{ answer: T; since: Since }> {
+    const since: Since = { entries: new Set(), nodes: new Set() };
+    this.#asking.add(since);
+    try {
+      return { answer: await question(), since };
+    } finally {
+      this.#asking.delete(since);
+    }
+  }
   #entryChanged({ parent, name, ino, stat }: PushedChange): void {
+    for (const { entries } of this.#asking) entries.add(`${parent}/${name}`);
     if (this.#replica.isPendingEntry(parent, name)) {
       this.#missedEntries.set(`${parent}/${name}`, { parent, name });
       return;
@@ -325,6 +342,7 @@ export class MountFs implements InodeFs {
   }
   /** What the server says of a node, null: it is gone. */
   #nodeNow(ino: number, stat: Stat | null): void {
+    for (const { nodes } of this.#asking) nodes.add(ino);
     const stack = this.#stacks.get(ino);
     if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) {
       this.#missedNodes.add(ino);
@@ -394,6 +412,10 @@ export class MountFs implements InodeFs {
 
   #visible(out: Outgoing, stats: readonly Stat[], seq: number): void {
     this.#replica.delivered(out.touched);
+    for (const { entries, nodes } of this.#asking) {
+      for (const { parent, name } of out.touched.entries) entries.add(`${parent}/${name}`);
+      for (const ino of out.touched.nodes) nodes.add(ino);
+    }
     for (const stat of stats) {
       this.#replica.moveBefore(stat);
       if (this.#replica.isPendingNode(stat.ino)) continue;
@@ -627,7 +649,11 @@ export class MountFs implements InodeFs {
     return this.#fetchStat(ino);
   }
   async #fetchStat(ino: number): Promise<Stat> {
-    const stat = await this.#o.link.call("stat", { ino });
+    const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
+    if (since.nodes.has(ino)) {
+      this.#missedNodes.add(ino);
+      this.#catchUp();
+    }
     if (stat === null) throw errorFromErrno(ino === ROOT_INO ? Errno.EIO : Errno.ESTALE, "the file no longer exists");
     this.#replica.learn(stat);
     return this.#replica.tree.stat(ino) ?? stat;
@@ -639,8 +665,10 @@ export class MountFs implements InodeFs {
     return this.#fetchEntry(parent, name);
   }
   async #fetchEntry(parent: number, name: string): Promise<Stat | null> {
-    const stat = await this.#o.link.call("lookup", { parent, name });
+    const { answer: stat, since } = await this.#ask(() => this.#o.link.call("lookup", { parent, name }));
     if (this.#replica.isPendingEntry(parent, name)) return this.#replica.tree.lookup(parent, name);
+    if (since.entries.has(`${parent}/${name}`)) return await this.#lookup(parent, name);
+    if (stat !== null && since.nodes.has(stat.ino)) this.#missedNodes.add(stat.ino);
     if (stat === null) {
       this.#replica.unlearnEntry(parent, name);
       return null;
@@ -665,8 +693,16 @@ export class MountFs implements InodeFs {
       const run = this.#welcome?.run;
       let after: string | null = null;
       for (;;) {
-        const page: DirEntry[] = await this.#o.link.call("readDir", { parent: dir, after, limit: DIR_PAGE });
-        for (const entry of page) this.#replica.learnEntry(dir, entry);
+        const asked: { answer: DirEntry[]; since: Since } = await this.#ask(() =>
+          this.#o.link.call("readDir", { parent: dir, after, limit: DIR_PAGE })
+        );
+        const { answer: page, since } = asked;
+        for (const entry of page) {
+          if (since.nodes.has(entry.stat.ino)) this.#missedNodes.add(entry.stat.ino);
+          if (since.entries.has(`${dir}/${entry.name}`)) {
+            this.#missedEntries.set(`${dir}/${entry.name}`, { parent: dir, name: entry.name });
+          } else this.#replica.learnEntry(dir, entry);
+        }
         const last = page.at(-1);
         if (last === undefined || page.length < DIR_PAGE) break;
         after = last.name;
@@ -676,6 +712,7 @@ export class MountFs implements InodeFs {
       if (this.#mode !== "online") throw new FsError("unavailable", "the connection was lost while listing");
     }
     this.#replica.setComplete(dir, true);
+    this.#catchUp();
   }
 
   // --- names ---

@@ -281,7 +281,7 @@ async function quiet(devices: readonly Device[]): Promise<void> {
   for (let i = 0; i < 3; i++) {
     for (const d of devices) if (d.link.connected) assert.ok(await d.fs.drain(10_000), "everything is delivered");
     for (const d of devices) await d.link.told();
-    await new Promise((resolve) => setTimeout(resolve));
+    await new Promise((resolve) => setTimeout(resolve, 30));
   }
 }
 const unchecked = { sanitizeResources: false, sanitizeOps: false };
@@ -510,7 +510,14 @@ Deno.test({
           found.add(version(bytes));
         }
         listings.push(entries.map((e) => `${e.name}: ${e.stat.content}`).sort().join("\n"));
-        for (const n of written.keys()) assert.ok(found.has(n) || replaced.has(n), `version ${n} is somewhere`);
+        for (const n of written.keys()) {
+          assert.ok(
+            found.has(n) || replaced.has(n),
+            `version ${n} is somewhere on ${d.link.id}, which has ${[...found]} of ${written.size} (replaced: ${[
+              ...replaced,
+            ]})`,
+          );
+        }
       }
       assert.equal(new Set(listings).size, 1, `all see the same:\n${listings.join("\n\n")}`);
       for (const d of devices) await stop(d);
