@@ -180,7 +180,7 @@ export class MountFs implements InodeFs {
       log: o.log,
     });
     const replica = new Replica(`${o.folder}/replica.db`, o.clock);
-    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random);
+    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
     for (const name of await listFolder(staging)) {
@@ -399,7 +399,8 @@ export class MountFs implements InodeFs {
       void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
     }
     for (const ino of this.#missedNodes) {
-      if (this.#replica.isPendingNode(ino) || this.#stacks.has(ino)) continue;
+      const stack = this.#stacks.get(ino);
+      if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) continue;
       this.#missedNodes.delete(ino);
       void ask(
         this.#o.link.call("stat", { ino }).then((stat) => this.#nodeNow(ino, stat)),

@@ -19,6 +19,8 @@ interface Device {
   fs: MountFs;
   link: FakeLink;
   folder: string;
+  /** Calls to the server that are not answered yet. */
+  asking: () => number;
 }
 const pool = new ChunkPool({ workers: 1 });
 
@@ -29,6 +31,16 @@ async function device(
   online = true,
 ): Promise<Device> {
   const link = server.link(name);
+  let asking = 0;
+  const call = link.call.bind(link);
+  link.call = async (method, params) => {
+    asking++;
+    try {
+      return await call(method, params);
+    } finally {
+      asking--;
+    }
+  };
   const fs = await MountFs.open({
     folder,
     cacheBytes: 1e9,
@@ -42,7 +54,7 @@ async function device(
     log: (message) => Deno.env.has("ANYFS_TEST_LOG") && console.log(name, message),
   });
   if (online) await link.connect();
-  return { fs, link, folder };
+  return { fs, link, folder, asking: () => asking };
 }
 async function stop(d: Device): Promise<void> {
   await d.fs.destroy();
@@ -276,12 +288,13 @@ async function crash(server: FakeServer, d: Device, name: string, online: boolea
   await stop(d);
   return await device(server, name, copy, online);
 }
-/** Everything that was under way has happened. */
+/** Everything that was under way has happened: nothing to deliver, to tell or to ask for. */
 async function quiet(devices: readonly Device[]): Promise<void> {
-  for (let i = 0; i < 3; i++) {
+  for (let calm = 0; calm < 3; calm++) {
     for (const d of devices) if (d.link.connected) assert.ok(await d.fs.drain(10_000), "everything is delivered");
     for (const d of devices) await d.link.told();
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    await new Promise((resolve) => setTimeout(resolve));
+    if (devices.some((d) => d.asking() > 0)) calm = -1;
   }
 }
 const unchecked = { sanitizeResources: false, sanitizeOps: false };

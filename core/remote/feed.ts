@@ -17,6 +17,8 @@ export interface Batch {
   readonly frame: Uint8Array<ArrayBuffer>;
 }
 export interface FeedListener {
+  /** The device that listens; it needs no news of its own changes, only their number. */
+  readonly device: number;
   /** Batches come in the order of their numbers. */
   batch(batch: Batch): void;
 }
@@ -52,6 +54,18 @@ export class Feed {
       await earlier;
       if (this.#listeners.size === 0) return;
       if (before.length > 0) await Promise.allSettled(before);
+      const own = [...this.#listeners].every(({ device }) => changes.every((change) => change.device === device));
+      const [firstOwn, lastOwn] = [changes[0], changes.at(-1)];
+      if (own && firstOwn !== undefined && lastOwn !== undefined) {
+        const batch = {
+          device: firstOwn.device,
+          firstSeq: firstOwn.seq,
+          lastSeq: lastOwn.seq,
+          frame: new Uint8Array(),
+        };
+        for (const listener of this.#listeners) listener.batch(batch);
+        return;
+      }
       try {
         const pushed = await attachStats(this.#index, changes);
         const first = pushed[0];

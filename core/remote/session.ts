@@ -207,7 +207,7 @@ export class Session implements SocketEvents {
     };
     this.#greeted = true;
     this.#send(encodeResult(id, "hello", welcome));
-    this.#stopFeed = this.#hub.feed.listen({ batch: (batch) => this.#tell(batch) });
+    this.#stopFeed = this.#hub.feed.listen({ device: device.no, batch: (batch) => this.#tell(batch) });
     for (const ino of this.#hub.busy.busyFor(device.no)) this.tellBusy(ino, true);
     this.tellPeers(this.#hub.peers());
     void this.#catchUp().catch((error) => this.end(1011, toFsError(error).message));

@@ -48,6 +48,7 @@ class Daemon {
     this.#reading = Promise.all([read(this.#child.stdout, take), read(this.#child.stderr, take)]).then(() => {});
     this.ended = this.#child.status.then((status) => {
       this.over = true;
+      remark(`ended: ${status.signal ?? status.code}\n`);
       return status.code;
     });
   }

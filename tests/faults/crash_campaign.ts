@@ -141,7 +141,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
         problems.push(`${what}: the check failed: ${summary} ${new TextDecoder().decode(checker.stderr).slice(-600)}`);
       }
       for (const line of lines) problems.push(`${what}: ${line}`);
-      if (problems.length > 0) say(problems.join("\n"));
+      if (problems.length > 0) say(`${problems.join("\n")}\n${house.log.slice(-6000)}`);
       return summary;
     };
     while (kills.serve + kills.mount < options.kills && problems.length === 0) {
@@ -186,6 +186,9 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
         await sleep(next() * 600);
         await loads.stop();
       }
+      // What is not cached here can be read only with the server.
+      const end = Date.now() + 20_000;
+      while ((await house.control("a", "status"))["mode"] !== "online" && Date.now() < end) await sleep(50);
       const found = await check(`after kill ${round + 1} (${what})`, 60);
       say(`${kills.serve + kills.mount}/${options.kills} ${what}: ${found}`);
       const keep = Deno.env.get("ANYFS_CRASH_KEEP");
