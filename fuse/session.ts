@@ -72,6 +72,8 @@ const TURN_REQUESTS = 128;
 const SPINS = 40;
 /** How often late answers are waited for, and for how many microtasks each time, before the kernel is asked to wake us. */
 const LATE_ROUNDS = 8;
+/** So many reads in a row that fail in no expected way end the session. */
+const ODD_ERRORS = 1000;
 const MICROTASKS = 24;
 /** After so many turns whose spinning was in vain, only one turn in as many spins. */
 const SPIN_PATIENCE = 8;
@@ -171,6 +173,7 @@ export class Session {
   readonly #suidgid = new Set<number>();
   readonly #pending = new Map<number, Pending>();
   #answeredLate = 0;
+  #oddErrors = 0;
   readonly #watched = new Set<Pending>();
   #idle: (() => void)[] = [];
   #entrySec = 0;
@@ -308,8 +311,14 @@ export class Session {
         }
         // ENOENT: the request was interrupted before it was read. Both: read on.
         if (code === Errno.ENOENT || code === Errno.EINTR) continue;
+        if (code === Errno.ENODEV) return false;
+        // The garbage collector may run between the call and the look at errno, and leave its own number there: what is
+        // not known to be the end is not taken for it.
+        if (++this.#oddErrors < ODD_ERRORS) return true;
+        this.#options.onError(new Error(`reading requests fails with errno ${code}`), "read", 0);
         return false;
       }
+      this.#oddErrors = 0;
       this.#inLength = length;
       if (spins > 0) {
         spins = 0;

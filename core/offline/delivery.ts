@@ -347,6 +347,7 @@ export class Delivery {
         size: prepared.size,
         time: data.time,
       });
+      if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
     }
     this.#link.call("apply", {
       request: out.request,

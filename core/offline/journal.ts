@@ -53,11 +53,21 @@ export interface JournaledData {
   readonly ranges: readonly number[];
   /** Staging file that holds them at their own offsets; null: they follow in the record, one after the other. */
   readonly staging: string | null;
+  readonly attr?: JournaledAttr;
   /** Content the file had when this was written, null for an empty one; undefined: unknown because an earlier record of the same file is still on its way. */
   readonly base?: string | null;
   /** Bytes of the base content. */
   readonly baseSize: number;
   readonly time: { readonly sec: number; readonly nsec: number };
+}
+/** Attributes set on a file while it had unflushed bytes: they hold after its content is replaced. */
+export interface JournaledAttr {
+  /** Permission bits. */
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  atime?: { readonly sec: number; readonly nsec: number };
+  mtime?: { readonly sec: number; readonly nsec: number };
 }
 /** One acknowledged change: operations that are applied together, then (if any) new bytes of one file. */
 export interface JournalRecord {

@@ -7,7 +7,7 @@ import { FsError } from "../fs/error.ts";
 import type { ByteRange } from "../store/extents.ts";
 import { Extents } from "../store/extents.ts";
 import { closeFd, O_CREAT, O_RDWR, openFd, preadFd, pwriteFd, syncFd, unlinkPath } from "../platform/posix.ts";
-import type { Journal, JournalPlace } from "./journal.ts";
+import type { Journal, JournaledAttr, JournalPlace } from "./journal.ts";
 
 /** Bytes a layer may hold in memory before they move to a staging file. */
 const MEMORY_LIMIT = 256 * 1024;
@@ -205,6 +205,8 @@ export class LayerStack {
   /** Content below all layers; null: none. */
   base: string | null;
   baseSize: number;
+  /** Attributes to be set with the open layer's bytes. */
+  attr: JournaledAttr | null = null;
   /** After a restart: the base is what the server has from an earlier record; ask before reading. */
   unresolved = false;
 

@@ -33,7 +33,7 @@ import type { PushedChange, ServerLink, Welcome } from "../remote/protocol.ts";
 import type { ChunkPool } from "../store/chunk_pool.ts";
 import { ContentCache, SMALL_CONTENT } from "./content_cache.ts";
 import { Delivery, type Outgoing } from "./delivery.ts";
-import { Journal, type JournaledData, type JournalPlace } from "./journal.ts";
+import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { Replica, type Touched } from "./replica.ts";
 
@@ -225,7 +225,7 @@ export class MountFs implements InodeFs {
       stack.layers.push(layer);
       if (node !== null) {
         this.#replica.touch();
-        this.#putLocal({ ...node, size: data.size, ...mtimeOf(data.time) });
+        this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr));
       }
     }
     this.#replica.guard(touched);
@@ -772,7 +772,7 @@ export class MountFs implements InodeFs {
     return this.#mustStat(ino);
   }
   #mustStat(ino: number): Stat {
-    const stat = this.#replica.tree.stat(ino);
+    const stat = this.#replica.stat(ino);
     if (stat === null) throw new FsError("internal", `inode ${ino} is not where it was just put`);
     return stat;
   }
@@ -912,6 +912,20 @@ export class MountFs implements InodeFs {
       if (open !== undefined) open.orphan = next;
       return next;
     }
+    const stack = this.#stacks.get(ino);
+    if (changes && stack !== undefined && stack.open !== null) {
+      // With unflushed bytes: one record brings both, the attributes after the content.
+      const attr: JournaledAttr = { ...stack.attr };
+      if (op.mode !== undefined) attr.mode = op.mode;
+      if (op.uid !== undefined) attr.uid = op.uid;
+      if (op.gid !== undefined) attr.gid = op.gid;
+      if (atime !== undefined) attr.atime = atime;
+      if (mtime !== undefined) attr.mtime = mtime;
+      const next = { ...withAttr(this.#mustStat(ino), attr), ctimeSec: op.time.sec, ctimeNsec: op.time.nsec };
+      stack.attr = attr;
+      this.#replica.putFresh(next);
+      return next;
+    }
     if (changes) {
       // Times set on a file with unflushed bytes must come after its content: that sets the time of the write.
       if (mtime !== undefined) await this.#freeze(ino);
@@ -952,6 +966,8 @@ export class MountFs implements InodeFs {
     const node = this.#replica.stat(ino);
     if (node === null) return;
     const mode = killSuidgid ? (node.mode & S_IFMT) | withoutSetid(node.mode) : node.mode;
+    // The time of this write counts, not one that was set before it.
+    if (stack.attr !== null) delete stack.attr.mtime;
     this.#replica.putFresh({ ...node, size: stack.size, mode, ...time });
     if (mode !== node.mode) this.#commit([{ t: "attr", ino, mode: mode & 0o7777, time: this.#time() }]);
   }
@@ -1144,9 +1160,10 @@ export class MountFs implements InodeFs {
     const stack = this.#stacks.get(ino);
     const layer = stack?.open ?? null;
     if (stack === undefined || layer === null) return null;
-    const node = this.#replica.tree.stat(ino);
+    const node = this.#replica.stat(ino);
     if (node === null) return null;
     const earlier = stack.layers.length > 1;
+    const mtime = { sec: node.mtimeSec, nsec: node.mtimeNsec };
     const data: JournaledData = {
       ino,
       size: layer.size,
@@ -1155,12 +1172,14 @@ export class MountFs implements InodeFs {
       staging: layer.staging,
       ...(earlier ? {} : { base: stack.base }),
       baseSize: stack.baseSize,
-      time: { sec: node.mtimeSec, nsec: node.mtimeNsec },
+      ...(stack.attr === null ? {} : { attr: { mtime, ...stack.attr } }),
+      time: stack.attr === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
     };
     const touched: Touched = { entries: [], nodes: new Set([ino]) };
     const request = this.#delivery.takeRequest();
     const place = this.#journal.append({ request, ops: [], data }, layer.pieces() ?? []);
     layer.freeze(request, place, this.#journal);
+    stack.attr = null;
     this.#replica.guard(touched);
     return this.#delivery.add({ request, ops: [], data, place, stack, layer, touched });
   }
@@ -1386,6 +1405,17 @@ const withoutSetid = (mode: number): number => {
 };
 function mtimeOf(t: Time): Pick<Stat, "mtimeSec" | "mtimeNsec" | "ctimeSec" | "ctimeNsec"> {
   return { mtimeSec: t.sec, mtimeNsec: t.nsec, ctimeSec: t.sec, ctimeNsec: t.nsec };
+}
+/** The attributes a record sets together with its bytes. */
+function withAttr(stat: Stat, attr: JournaledAttr | undefined): Stat {
+  if (attr === undefined) return stat;
+  const next: Stat = { ...stat };
+  if (attr.mode !== undefined) next.mode = (next.mode & S_IFMT) | attr.mode;
+  if (attr.uid !== undefined) next.uid = attr.uid;
+  if (attr.gid !== undefined) next.gid = attr.gid;
+  if (attr.atime !== undefined) [next.atimeSec, next.atimeNsec] = [attr.atime.sec, attr.atime.nsec];
+  if (attr.mtime !== undefined) [next.mtimeSec, next.mtimeNsec] = [attr.mtime.sec, attr.mtime.nsec];
+  return next;
 }
 /** What journaled operations touch, for the guard, when they are read back at start. */
 function touchedBy(ops: readonly Op[]): Touched {

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { FakeServer } from "../../tests/support/fake_server.ts";
 import type { FakeLink } from "../../tests/support/fake_server.ts";
 import { FsError } from "../fs/error.ts";
+import type { Stat } from "../fs/stat.ts";
 import type { Caller } from "../fs/inode_fs.ts";
 import { systemClock } from "../platform/clock.ts";
 import { systemRandom } from "../platform/random.ts";
@@ -142,6 +143,38 @@ Deno.test({
   assert.equal(there?.mtimeSec, 1000);
   assert.deepEqual(await server.content(there?.content ?? null), text("abc"));
   await stop(a);
+});
+
+Deno.test({
+  name: "attributes set while bytes are unflushed hold after them, here, on the server and after a crash",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const { stat, open } = await a.fs.create(1, "f", 0o644, O_RDWR, caller);
+  await a.fs.drain(5000);
+  a.link.disconnect();
+  await a.fs.write(stat.ino, open.fh, 0, text("abc"), flags);
+  await a.fs.setattr(stat.ino, { mtime: { sec: 1000, nsec: 5 }, atime: { sec: 900, nsec: 1 } }, open.fh, caller);
+  await a.fs.setattr(stat.ino, { mode: 0o750 }, open.fh, caller);
+  await a.fs.setattr(stat.ino, { uid: 7, gid: 8 }, open.fh, caller);
+  const wanted = { mode: 0o100750, uid: 7, gid: 8, mtimeSec: 1000, mtimeNsec: 5, atimeSec: 900, size: 3 };
+  const has = (got: Stat | null) => {
+    for (const [key, value] of Object.entries(wanted)) assert.equal(got?.[key as keyof Stat], value, key);
+  };
+  has(await a.fs.getattr(stat.ino, open.fh));
+  await a.fs.flush(stat.ino, open.fh, 0n);
+  const copy = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${a.folder}/.`, copy] }).output();
+  await stop(a);
+  const b = await device(server, "a", copy);
+  has(await b.fs.getattr(stat.ino, undefined));
+  assert.ok(await b.fs.drain(5000));
+  has(await server.index.stat(stat.ino));
+  has(await b.fs.getattr(stat.ino, undefined));
+  assert.deepEqual(await readAll(b.fs, stat.ino), text("abc"));
+  await stop(b);
 });
 
 Deno.test({
