@@ -72,9 +72,9 @@ const TURN_REQUESTS = 128;
 const SPINS = 40;
 /** How often late answers are waited for, and for how many microtasks each time, before the kernel is asked to wake us. */
 const LATE_ROUNDS = 8;
+const MICROTASKS = 24;
 /** So many reads in a row that fail in no expected way end the session. */
 const ODD_ERRORS = 1000;
-const MICROTASKS = 24;
 /** After so many turns whose spinning was in vain, only one turn in as many spins. */
 const SPIN_PATIENCE = 8;
 /** Bytes moved in one turn at most (16 transfers of 1 MiB take about 3 ms). */

@@ -109,7 +109,13 @@ export class ContentCache {
     this.#options = options;
     this.#db = db;
     this.#sql = new Statements(db);
-    this.#stopSaving = options.clock.every(2000, () => this.#save());
+    this.#stopSaving = options.clock.every(2000, () => {
+      try {
+        this.#save();
+      } catch (error) {
+        options.log?.(`cache: ${error instanceof Error ? error.message : error}`);
+      }
+    });
   }
 
   /** Opens or creates the cache. After a power cut (another boot without a clean close) it begins empty: nothing in it was synced. */

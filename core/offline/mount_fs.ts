@@ -19,7 +19,7 @@ import type { StatFs } from "../fs/contract.ts";
 import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
 import { noAttribute } from "../index/tree.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
-import { listFolder, makeFolder } from "../platform/files.ts";
+import { listFolder, makeFolder, readText } from "../platform/files.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -179,7 +179,18 @@ export class MountFs implements InodeFs {
       link: () => o.link,
       log: o.log,
     });
-    const replica = new Replica(`${o.folder}/replica.db`, o.clock);
+    const lost: { handle: () => void } = { handle: () => {} };
+    const replica = new Replica(
+      `${o.folder}/replica.db`,
+      o.clock,
+      (error) => o.log(`the replica can't be written: ${error.message}; make room in ${o.folder}`),
+      () => lost.handle(),
+    );
+    const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
+    if (replica.getMeta("boot") !== boot) {
+      if (replica.getMeta("boot") !== null) replica.skipInos();
+      replica.setMeta("boot", boot);
+    }
     const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
@@ -188,6 +199,7 @@ export class MountFs implements InodeFs {
       number = Math.max(number, Number(name) || 0);
     }
     const fs = new MountFs(o, replica, journal, cache, number + 1);
+    lost.handle = () => fs.#reset(fs.#seq ?? 0);
     const staged = new Set(await listFolder(staging));
     for (const { record, place } of records) {
       if (record.data?.staging && !staged.has(record.data.staging)) {

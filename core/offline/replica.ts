@@ -3,7 +3,7 @@
  * changes applied on top. It answers without the network whatever it knows, and knows what it doesn't know: a folder is
  * complete or not, and what is unknown is never taken for missing.
  */
-import { FsError } from "../fs/error.ts";
+import { FsError, toFsError } from "../fs/error.ts";
 import type { DirEntry, Stat } from "../fs/stat.ts";
 import { S_IFDIR, S_IFMT } from "../fs/stat.ts";
 import { INO_STRIDE, type Op, ROOT_INO } from "../index/ops.ts";
@@ -12,6 +12,11 @@ import { Statements } from "../index/statements.ts";
 import { Tree } from "../index/tree.ts";
 import type { Clock } from "../platform/clock.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
+
+/** Changes gather so long in one transaction, milliseconds; and how soon a failed one is tried again. */
+const COMMIT_MS = 100;
+const RETRY_MS = 2000;
+const SKIPPED_INOS = 1 << 20;
 
 const EXTRA = `
 CREATE TABLE IF NOT EXISTS complete(ino INTEGER PRIMARY KEY) STRICT;
@@ -34,6 +39,8 @@ export class Replica {
   readonly #db: Database;
   readonly #sql: Statements;
   readonly #clock: Clock;
+  readonly #onTrouble: (error: FsError) => void;
+  readonly #onLost: () => void;
   #open = false;
   #cancelCommit: (() => void) | null = null;
   #touched: Touched = { entries: [], nodes: new Set() };
@@ -45,8 +52,19 @@ export class Replica {
   #ino = 0;
   #inoEnd = 0;
 
-  constructor(path: string, clock: Clock) {
+  /**
+   * `onTrouble` is told why the database could not be written; `onLost` that what was not written yet is gone from it:
+   * then everything known has to be asked for again.
+   */
+  constructor(
+    path: string,
+    clock: Clock,
+    onTrouble: (error: FsError) => void = () => {},
+    onLost: () => void = () => {},
+  ) {
     this.#clock = clock;
+    this.#onTrouble = onTrouble;
+    this.#onLost = onLost;
     this.#db = openDatabase(path);
     this.#db.exec(
       "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA wal_autocheckpoint=16000; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
@@ -122,12 +140,25 @@ export class Replica {
     if (this.#open) return;
     this.#db.exec("BEGIN IMMEDIATE");
     this.#open = true;
-    this.#cancelCommit = this.#clock.after(100, () => this.commit(), true);
+    this.#cancelCommit = this.#clock.after(COMMIT_MS, () => this.#commitLater(), true);
   }
   /** A change through `tree` follows: it belongs to the open transaction. */
   touch(): void {
     this.#begin();
   }
+  /** As `commit`; a full disk is met again later. The journal has what matters. */
+  #commitLater(): void {
+    try {
+      this.commit();
+    } catch (error) {
+      this.#onTrouble(toFsError(error));
+      if (this.#db.isTransaction) {
+        this.#open = true;
+        this.#cancelCommit = this.#clock.after(RETRY_MS, () => this.#commitLater(), true);
+      } else this.#onLost();
+    }
+  }
+  /** Throws no_space and the like; what was to be written is then still in the open transaction, or lost (see onLost). */
   commit(): void {
     this.#cancelCommit?.();
     this.#cancelCommit = null;
@@ -135,6 +166,11 @@ export class Replica {
     if (this.#fresh.size > 0) this.#writeFresh();
     this.#open = false;
     this.#db.exec("COMMIT");
+  }
+
+  /** After a power cut the last reservation may be gone with it: numbers it covered are passed over. */
+  skipInos(): void {
+    this.setMeta("last_ino", String(Number(this.getMeta("last_ino") ?? 0) + SKIPPED_INOS));
   }
 
   getMeta(key: string): string | null {
