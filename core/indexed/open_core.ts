@@ -84,7 +84,7 @@ export interface ServerCoreConfig {
   readonly gcGraceMs?: number;
   /** Between two collections, milliseconds. @default 10 minutes */
   readonly gcIntervalMs?: number;
-  /** Bytes of the hot disk that stay free for the index. @default 256 MiB */
+  /** Bytes of the hot disk that stay free for the index. @default 256 MiB, at most a twentieth of the disk */
   readonly reserveBytes?: number;
   /** Recently read chunks kept in memory, bytes. @default 32 MiB */
   readonly cacheBytes?: number;
@@ -199,7 +199,7 @@ async function wire(
   const repairer = new Repairer({ index, source, serial, limitMs: uploadLimit, clock, kick, log });
   const space = new HotSpace({
     folder: local.path,
-    reserveBytes: config.reserveBytes ?? 256 * MiB,
+    reserveBytes: config.reserveBytes ?? null,
     relieve: () => evictor.relieve(),
     clock,
   });
@@ -287,7 +287,7 @@ async function wire(
     clock,
     owner,
     stagingPath: () => `${stagingFolder}/${random.uuid()}`,
-    space: () => space.measure(),
+    space: () => space.available(),
   });
   await chunks.open();
 

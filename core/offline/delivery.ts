@@ -69,6 +69,8 @@ export interface DeliveryHooks {
   visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
   /** Puts what the replica knows into its database. */
   keep(): void;
+  /** Can anybody still want the file's bytes? */
+  wanted(ino: number): boolean;
   /** How long records may be gathered before they are sent, milliseconds: 0 when somebody may look for them. */
   gatherMs(): number;
   /** It is on the server's disk: its local bytes may go. */
@@ -319,7 +321,9 @@ export class Delivery {
       if (next === undefined || this.#inFlight >= IN_FLIGHT) return;
       const generation = this.#generation;
       try {
-        if (next.data !== null && next.prepared === null) next.prepared = await this.#prepare(next);
+        // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
+        const wanted = next.data !== null && this.#hooks.wanted(next.data.ino);
+        if (wanted && next.prepared === null) next.prepared = await this.#prepare(next);
       } catch (error) {
         if (generation !== this.#generation) return;
         await this.#trouble(next, toFsError(error));

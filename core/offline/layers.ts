@@ -237,29 +237,34 @@ export class LayerStack {
   /** Where the bytes [start, end) come from, in order; `count`: only the lowest so many layers. */
   sources(start: number, end: number, count = this.layers.length): Source[] {
     const out: Source[] = [];
-    this.#collect(start, end, count - 1, out);
-    return out;
-  }
-  #collect(start: number, end: number, at: number, out: Source[]): void {
-    if (start >= end) return;
-    const layer = this.layers[at];
-    if (layer === undefined) {
-      const middle = this.base === null ? start : Math.min(end, Math.max(start, this.baseSize));
-      if (start < middle) out.push({ kind: "base", start, end: middle });
-      if (middle < end) out.push({ kind: "zero", start: middle, end });
-      return;
+    // From the top down: what a layer lacks is looked for below it. There may be thousands (a log that is synced line by
+    // line while the server is away), so this is a loop.
+    let wanted: ByteRange[] = start < end ? [{ start, end }] : [];
+    for (let at = count - 1; at >= 0 && wanted.length > 0; at--) {
+      const layer = this.layers[at];
+      if (layer === undefined) continue;
+      const below: ByteRange[] = [];
+      const fallThrough = (from: number, to: number) => {
+        const cut = Math.min(to, Math.max(from, layer.floor));
+        if (from < cut) below.push({ start: from, end: cut });
+        if (cut < to) out.push({ kind: "zero", start: cut, end: to });
+      };
+      for (const range of wanted) {
+        let position = range.start;
+        for (const covered of layer.extents.intersect(range.start, range.end)) {
+          fallThrough(position, covered.start);
+          out.push({ kind: "layer", layer, start: covered.start, end: covered.end });
+          position = covered.end;
+        }
+        fallThrough(position, range.end);
+      }
+      wanted = below;
     }
-    let position = start;
-    const below = (from: number, to: number) => {
-      const cut = Math.min(to, Math.max(from, layer.floor));
-      this.#collect(from, cut, at - 1, out);
-      if (cut < to) out.push({ kind: "zero", start: cut, end: to });
-    };
-    for (const range of layer.extents.intersect(start, end)) {
-      below(position, range.start);
-      out.push({ kind: "layer", layer, start: range.start, end: range.end });
-      position = range.end;
+    for (const range of wanted) {
+      const middle = this.base === null ? range.start : Math.min(range.end, Math.max(range.start, this.baseSize));
+      if (range.start < middle) out.push({ kind: "base", start: range.start, end: middle });
+      if (middle < range.end) out.push({ kind: "zero", start: middle, end: range.end });
     }
-    below(position, end);
+    return out.sort((a, b) => a.start - b.start);
   }
 }

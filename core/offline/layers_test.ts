@@ -100,3 +100,15 @@ Deno.test("a stack of layers reads like a plain file", async () => {
   await journal.close();
   Deno.removeSync(folder, { recursive: true });
 });
+
+Deno.test("a file that was synced ten thousand times while nothing could be delivered is read all the same", () => {
+  const stack = new LayerStack(null, 0);
+  for (let i = 0; i < 10_000; i++) {
+    stack.top().write(i, Uint8Array.of(i & 255), () => "");
+    stack.top().frozen = true;
+  }
+  const sources = stack.sources(0, 10_000);
+  assert.equal(sources.length, 10_000);
+  assert.deepEqual(sources.map((source) => source.start), Array.from({ length: 10_000 }, (_, i) => i));
+  assert.ok(sources.every((source) => source.kind === "layer"));
+});

@@ -143,6 +143,7 @@ export class MountFs implements InodeFs {
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),
+        wanted: (ino) => replica.stat(ino) !== null || this.#open.has(ino),
         gatherMs: () => this.#others === 0 && o.policy === "back" ? GATHER_MS : 0,
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),

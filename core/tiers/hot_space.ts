@@ -5,8 +5,8 @@ import type { Clock } from "../platform/clock.ts";
 
 export interface HotSpaceOptions {
   readonly folder: string;
-  /** Bytes that must stay free. */
-  readonly reserveBytes: number;
+  /** Bytes that must stay free; null: 256 MiB, but not more than a twentieth of the disk. */
+  readonly reserveBytes: number | null;
   /** Tries to free room by letting packs leave. */
   readonly relieve: () => Promise<void>;
   readonly clock: Clock;
@@ -17,12 +17,14 @@ export interface HotSpaceOptions {
 /** How long a measurement holds, milliseconds, and for how many written bytes. */
 const VALID_MS = 2000;
 const VALID_BYTES = 64 * 1024 * 1024;
+const DEFAULT_RESERVE = 256 * 1024 * 1024;
 /** Between two attempts to free room, milliseconds. */
 const RELIEVE_INTERVAL = 10_000;
 
 export class HotSpace {
   readonly #o: HotSpaceOptions;
   #free = 0;
+  #kept = 0;
   #measuredAt = -Infinity;
   #since = 0;
   #relievedAt = -Infinity;
@@ -34,16 +36,22 @@ export class HotSpace {
   async measure(): Promise<{ total: number; free: number }> {
     const { total, free } = await (this.#o.statFs ?? statVfsAsync)(this.#o.folder);
     this.#free = free;
+    this.#kept = this.#o.reserveBytes ?? Math.min(DEFAULT_RESERVE, Math.floor(total / 20));
     this.#measuredAt = this.#o.clock.monotonic();
     this.#since = 0;
     return { total, free };
+  }
+  /** What may still be written: the reserve is nobody's. */
+  async available(): Promise<{ total: number; free: number }> {
+    const { total, free } = await this.measure();
+    return { total, free: Math.max(0, free - this.#kept) };
   }
 
   /** Is there room for so many bytes beside the reserve? */
   async hasRoom(bytes: number): Promise<boolean> {
     const old = this.#o.clock.monotonic() - this.#measuredAt > VALID_MS || this.#since > VALID_BYTES;
-    if (old || this.#free - this.#since - bytes < 2 * this.#o.reserveBytes) await this.measure();
-    return this.#free - this.#since - bytes >= this.#o.reserveBytes;
+    if (old || this.#free - this.#since - bytes < 2 * this.#kept) await this.measure();
+    return this.#free - this.#since - bytes >= this.#kept;
   }
 
   /** Notes that so many bytes are about to be written. Throws no_space when the reserve would be touched. */
@@ -58,9 +66,9 @@ export class HotSpace {
       if (!await this.hasRoom(bytes)) {
         throw new FsError(
           "no_space",
-          `the disk of ${this.#o.folder} has ${this.#free} bytes free, and ${this.#o.reserveBytes} of them are kept for ` +
+          `the disk of ${this.#o.folder} has ${this.#free} bytes free, and ${this.#kept} of them are kept for ` +
             "the index: free some room there, or configure a colder tier so that data can leave",
-          { operation: "write", requested: bytes, usage: this.#free, limit: this.#o.reserveBytes },
+          { operation: "write", requested: bytes, usage: this.#free, limit: this.#kept },
         );
       }
     }
