@@ -69,6 +69,8 @@ export interface DeliveryHooks {
   visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
   /** Puts what the replica knows into its database. */
   keep(): void;
+  /** What was visible is not any more: it needs its guard again. */
+  takenBack(outgoing: Outgoing): void;
   /** Can anybody still want the file's bytes? */
   wanted(ino: number): boolean;
   /** How long records may be gathered before they are sent, milliseconds: 0 when somebody may look for them. */
@@ -167,6 +169,17 @@ export class Delivery {
     return out;
   }
 
+  /**
+   * Connected again, before anything the server says is believed: what everybody could see but a crash of the server took
+   * back is ours alone again, and has to be told anew.
+   */
+  takenBack(lastRequest: number): void {
+    for (const out of this.#queue) {
+      if (out.state !== "visible" || out.request <= lastRequest) continue;
+      out.state = "queued";
+      this.#hooks.takenBack(out);
+    }
+  }
   /** Connected: the server has applied our requests up to `lastRequest`. */
   up(lastRequest: number): void {
     this.#generation++;

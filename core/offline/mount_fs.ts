@@ -143,6 +143,7 @@ export class MountFs implements InodeFs {
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),
+        takenBack: (out) => replica.guard(out.touched),
         wanted: (ino) => replica.stat(ino) !== null || this.#open.has(ino),
         gatherMs: () => this.#others === 0 && o.policy === "back" ? GATHER_MS : 0,
         delivered: (out) => this.#delivered(out),
@@ -260,6 +261,7 @@ export class MountFs implements InodeFs {
   }
   #up(welcome: Welcome): void {
     this.#welcome = welcome;
+    this.#delivery.takenBack(welcome.lastRequest);
     this.#replica.setMeta("device", String(welcome.device));
     if (welcome.reset || this.#seq === null) this.#reset(welcome.seq);
     this.#replica.setMeta("epoch", welcome.epoch);

@@ -573,6 +573,59 @@ Deno.test({
   );
 });
 
+Deno.test({
+  name: "what a crash of the server took back stays as the program left it, and is told again",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const folder = Deno.makeTempDirSync();
+  const server = new FakeServer(`${folder}/index.db`);
+  const a = await device(server, "a");
+  const journal = await write(a.fs, 1, "db-journal", text("hot"));
+  const db = await write(a.fs, 1, "db", text("old"));
+  await write(a.fs, 1, "temporary", text("new name"));
+  assert.ok(await a.fs.drain(5000));
+  await server.index.settle();
+  for (const end of ["", "-wal"]) Deno.copyFileSync(`${folder}/index.db${end}`, `${folder}/before.db${end}`);
+  a.link.holdDurable = true;
+  const { fh } = await a.fs.open(db, O_RDWR, caller);
+  await a.fs.write(db, fh, 0, text("NEW"), flags);
+  await a.fs.flush(db, fh, 0n);
+  await a.fs.unlink(1, "db-journal", caller);
+  await a.fs.rename(1, "temporary", 1, "final", 0, caller);
+  for (let i = 0; i < 500 && await server.index.lookup(1, "final") === null; i++) await systemClock.sleep(10);
+  assert.ok(await server.index.lookup(1, "final"), "everybody sees it");
+  assert.equal(await server.index.stat(journal), null);
+  a.link.disconnect();
+  // The server comes back as it was on its disk before.
+  const crashed = new FakeServer(`${folder}/before.db`);
+  for (const [hash, bytes] of server.chunks) crashed.chunks.set(hash, bytes);
+  a.link.server = crashed;
+  a.link.holdDurable = false;
+  let checked = 0;
+  a.link.before = async (method) => {
+    if (method !== "apply") return;
+    // Before the first of ours is told again: nothing may look as it did before the crash of the server.
+    checked++;
+    assert.equal(await a.fs.lookup(1, "db-journal", caller), null);
+    assert.equal(await a.fs.lookup(1, "temporary", caller), null);
+    assert.ok(await a.fs.lookup(1, "final", caller));
+    assert.deepEqual(await readAll(a.fs, db), text("NEW"));
+  };
+  await a.link.connect();
+  assert.equal(await a.fs.lookup(1, "db-journal", caller), null);
+  assert.equal(await a.fs.lookup(1, "temporary", caller), null);
+  assert.ok(await a.fs.drain(5000));
+  assert.ok(checked >= 3);
+  assert.equal(await crashed.index.lookup(1, "db-journal"), null);
+  assert.equal(await crashed.index.lookup(1, "temporary"), null);
+  assert.ok(await crashed.index.lookup(1, "final"));
+  assert.deepEqual(await crashed.content((await crashed.index.stat(db))?.content ?? null), text("NEW"));
+  a.fs.release(db, fh, 0n, false);
+  await stop(a);
+  Deno.removeSync(folder, { recursive: true });
+});
+
 type Step =
   | { t: "write"; file: number; offset: number; length: number; seed: number }
   | { t: "truncate"; file: number; size: number }

@@ -70,12 +70,14 @@ export class FakeLink implements ServerLink {
   /** Called before each call; a test delays or fails it. */
   before: (method: Method) => Promise<void> = () => Promise.resolve();
   device = 0;
+  /** No news of durability: as if the server's disk took for ever. */
+  holdDurable = false;
   #ups: ((welcome: Welcome) => void)[] = [];
   #downs: ((reason: string) => void)[] = [];
   #pushes = new Map<PushKind, ((value: never) => void)[]>();
   #line: Promise<unknown> = Promise.resolve();
 
-  constructor(readonly server: FakeServer, readonly id: string, readonly host: string) {}
+  constructor(public server: FakeServer, readonly id: string, readonly host: string) {}
 
   onUp(listener: (welcome: Welcome) => void): void {
     this.#ups.push(listener);
@@ -174,7 +176,9 @@ export class FakeLink implements ServerLink {
           const call = params as Calls["apply"]["params"];
           await this.server.put(call.chunks);
           const written = await index.apply({ device: this.device, ...call });
-          void written.durable.then(() => this.#push("durable", { request: call.request }));
+          void written.durable.then(() => {
+            if (!this.holdDurable) this.#push("durable", { request: call.request });
+          });
           return written.value;
         }
         case "statFs":
