@@ -2,6 +2,7 @@
 import { FsError, hasCode } from "../fs/error.ts";
 import { systemClock, timeoutSignal } from "./clock.ts";
 import { setListenerNoDelay } from "./no_delay.ts";
+import { socketPath } from "./socket_path.ts";
 
 /** Who sent a request; null over a unix socket. */
 export interface Peer {
@@ -78,7 +79,7 @@ async function clearSocket(path: string): Promise<void> {
   if (!found.isSocket) {
     throw new FsError("already_exists", `can't listen on ${path}: it exists and is not a socket; remove it`, { path });
   }
-  const connection = await Deno.connect({ transport: "unix", path }).catch(() => null);
+  const connection = await Deno.connect({ transport: "unix", path: socketPath(path) }).catch(() => null);
   if (connection !== null) {
     connection.close();
     throw new FsError("unavailable", `can't listen on ${path}: another program already does; stop it first`, { path });
@@ -117,7 +118,7 @@ export async function serveHttp(options: ServeOptions): Promise<HttpServer> {
     if (path !== undefined) {
       await clearSocket(path);
       server = Deno.serve(
-        { path, onListen: () => {}, ...shared },
+        { path: socketPath(path), onListen: () => {}, ...shared },
         (request, info) => handle(request, null, info.completed),
       );
       await Deno.chmod(path, 0o600);
@@ -171,7 +172,9 @@ export interface HttpConnections extends Disposable {
 export function openConnections(options: { unixPath?: string; caCerts?: readonly string[] }): HttpConnections {
   const client = Deno.createHttpClient({
     http2: false,
-    ...(options.unixPath === undefined ? {} : { proxy: { transport: "unix", path: options.unixPath } as const }),
+    ...(options.unixPath === undefined
+      ? {}
+      : { proxy: { transport: "unix", path: socketPath(options.unixPath) } as const }),
     ...(options.caCerts === undefined ? {} : { caCerts: [...options.caCerts] }),
   });
   return { client, [Symbol.dispose]: () => client.close() };

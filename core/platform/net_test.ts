@@ -243,3 +243,13 @@ Deno.test("shutdown ends a request that doesn't end by itself", async () => {
   await server.shutdown(30);
   assert.equal((await request).code, "unavailable");
 });
+
+Deno.test("a unix socket in a folder with a long name is served and reached", async () => {
+  const folder = `${await Deno.makeTempDir()}/${"long folder ".repeat(12)}`;
+  await Deno.mkdir(folder);
+  const server = await serveHttp({ path: `${folder}/control.sock`, handler: () => new Response("hello") });
+  using connections = openConnections({ unixPath: `${folder}/control.sock` });
+  const response = await httpFetch("http://localhost/", { connections });
+  assert.equal(await response.text(), "hello");
+  await server.shutdown(0);
+});

@@ -1,4 +1,5 @@
 /** WebSockets of both ends behind one small interface, a peer to talk HTTP with, and byte connections on unix sockets. */
+import { socketPath } from "./socket_path.ts";
 import { FsError, toFsError } from "../fs/error.ts";
 import { upgradeWebSocket } from "./net.ts";
 import { setConnectionNoDelay } from "./no_delay.ts";
@@ -104,7 +105,7 @@ export function openPeer(
     poolIdleTimeout: 30_000,
     http2: false,
     ...(caCerts !== undefined && { caCerts: [...caCerts] }),
-    ...(unixSocket !== undefined && { proxy: { transport: "unix", path: unixSocket } }),
+    ...(unixSocket !== undefined && { proxy: { transport: "unix", path: socketPath(unixSocket) } }),
   });
   return {
     request: (url, init = {}) => fetch(url, { ...init, client } as RequestInit),
@@ -139,7 +140,7 @@ export function listenLocal(path: string, onConnection: (connection: LocalConnec
   }
   let listener: Deno.UnixListener;
   try {
-    listener = Deno.listen({ transport: "unix", path });
+    listener = Deno.listen({ transport: "unix", path: socketPath(path) });
     Deno.chmodSync(path, 0o600);
   } catch (error) {
     throw toFsError(error, { operation: "listen", path });
@@ -169,7 +170,7 @@ export function listenLocal(path: string, onConnection: (connection: LocalConnec
 /** Connects to a unix socket. Throws unavailable when nobody listens there. */
 export async function connectLocal(path: string): Promise<LocalConnection> {
   try {
-    return wrapLocal(await Deno.connect({ transport: "unix", path }));
+    return wrapLocal(await Deno.connect({ transport: "unix", path: socketPath(path) }));
   } catch (error) {
     throw new FsError("unavailable", `nobody listens on ${path}`, { operation: "connect", path, cause: error });
   }

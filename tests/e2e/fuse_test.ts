@@ -154,7 +154,7 @@ test("a program that is killed while it waits ends at once; what it waited for m
   };
   assert.equal(await waits("SIGKILL"), null);
   assert.equal(await waits("SIGINT"), null);
-  assert.equal((await mount.stats()).interrupted, 2);
+  await until(async () => (await mount.stats()).interrupted === 2);
   await mount.ask({ command: "letGo" });
   await until(async () => (await mount.stats()).inFlight === 0);
   assert.equal(await bash(mount.dir, `cat "$1/hello"`), "x");
@@ -313,7 +313,14 @@ Deno.test({
       `DENO_DIR=${base}/deno`,
     ];
     await bash(base, `chmod 755 "$1"; mkdir "$1/m" "$1/deno"; chown 65534:65534 "$1/m" "$1/deno"`);
-    const options: ChildOptions = { fs: "memory", dir: `${base}/m`, wrap };
+    // Fetched by root's npm, the runtime lies where nobody else may go.
+    let runtime = Deno.execPath();
+    if ((await run("setpriv", [...wrap.slice(1), runtime, "--version"])).code !== 0) {
+      runtime = `${base}/runtime`;
+      await Deno.copyFile(Deno.execPath(), runtime);
+      await Deno.chmod(runtime, 0o755);
+    }
+    const options: ChildOptions = { fs: "memory", dir: `${base}/m`, wrap, runtime };
     const failure = async (more: Partial<ChildOptions>, text: RegExp) => {
       await assert.rejects(mountInChild({ ...options, ...more }), (error: unknown) => {
         assert.match(String(error), text);

@@ -90,13 +90,15 @@ export type ChildOptions = Omit<ChildConfig, "dir"> & {
   readonly dir?: string;
   /** Program and arguments put before the child's command line (setpriv, runuser ...). */
   readonly wrap?: readonly string[];
+  /** The runtime to start. @default the one that runs the tests */
+  readonly runtime?: string;
 };
 
 /** Mounts in a child and waits until it is ready. Throws MountFailed. */
 export async function mountInChild(options: ChildOptions): Promise<MountedChild> {
-  const { wrap = [], dir: given, ...config } = options;
+  const { wrap = [], runtime = Deno.execPath(), dir: given, ...config } = options;
   const dir = given ?? await Deno.makeTempDir({ prefix: "anyfs-mount-" });
-  const command = [...wrap, Deno.execPath(), "run", "-A", "--no-prompt", MAIN, JSON.stringify({ ...config, dir })];
+  const command = [...wrap, runtime, "run", "-A", "--no-prompt", MAIN, JSON.stringify({ ...config, dir })];
   const [program = "", ...args] = command;
   const child = new Deno.Command(program, { args, stdin: "piped", stdout: "piped", stderr: "inherit" }).spawn();
   const writer = child.stdin.getWriter();
