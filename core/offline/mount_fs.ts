@@ -96,6 +96,8 @@ export class MountFs implements InodeFs {
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
   readonly #busy = new Set<number>();
+  /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
+  readonly #gone = new Set<number>();
   readonly #announced = new Map<number, number>();
   readonly #loading = new Map<number, Promise<void>>();
   #lastContent = new Map<number, string | null>();
@@ -144,7 +146,7 @@ export class MountFs implements InodeFs {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
         keep: () => replica.commit(),
         takenBack: (out) => replica.guard(out.touched),
-        wanted: (ino) => replica.stat(ino) !== null || this.#open.has(ino),
+        wanted: (ino) => !this.#gone.has(ino) || this.#open.has(ino),
         gatherMs: () => this.#others === 0 && o.policy === "back" ? GATHER_MS : 0,
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
@@ -456,6 +458,7 @@ export class MountFs implements InodeFs {
     this.#catchUp();
   }
   #delivered(out: Outgoing): void {
+    if (out.data !== null && this.#gone.size > 0 && this.#delivery.pending.records === 0) this.#gone.clear();
     const { data, stack, layer, prepared } = out;
     if (data === null || stack === null || layer === null) {
       this.#catchUp();
@@ -640,6 +643,7 @@ export class MountFs implements InodeFs {
   /** Applies operations here, journals them, sends them on their way. */
   #commit(ops: readonly Op[]): Outgoing {
     this.#writable();
+    this.#replica.secure();
     const request = this.#delivery.takeRequest();
     let place: JournalPlace | null = null;
     const touched = this.#replica.apply(ops, () => place = this.#journal.append({ request, ops, data: null }, []));
@@ -826,6 +830,7 @@ export class MountFs implements InodeFs {
   /** A node without a name that nobody has open: its undelivered bytes concern nobody. */
   #dropUnopened(ino: number): void {
     this.#lastContent.delete(ino);
+    if (this.#stacks.has(ino)) this.#gone.add(ino);
     if (this.#open.has(ino)) return;
     const top = this.#stacks.get(ino)?.open;
     if (top !== undefined && top !== null) this.#dropOpenLayer(ino);
@@ -1191,6 +1196,7 @@ export class MountFs implements InodeFs {
       time: stack.attr === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
     };
     const touched: Touched = { entries: [], nodes: new Set([ino]) };
+    this.#replica.secure();
     const request = this.#delivery.takeRequest();
     const place = this.#journal.append({ request, ops: [], data }, layer.pieces() ?? []);
     layer.freeze(request, place, this.#journal);

@@ -34,6 +34,8 @@ const entryKey = (parent: number, name: string) => `${parent}/${name}`;
 
 export class Replica {
   readonly #tree: Tree;
+  /** Nodes that were not known before are in the open transaction only. */
+  #learned = false;
   /** Attributes of files that are being written: kept here so that a write costs no database call. */
   readonly #fresh = new Map<number, Stat>();
   readonly #db: Database;
@@ -166,6 +168,7 @@ export class Replica {
     if (this.#fresh.size > 0) this.#writeFresh();
     this.#open = false;
     this.#db.exec("COMMIT");
+    this.#learned = false;
   }
 
   /** After a power cut the last reservation may be gone with it: numbers it covered are passed over. */
@@ -241,7 +244,15 @@ export class Replica {
     // Without any attributes the node could not be shown at all.
     if (this.#pendingNodes.has(stat.ino) && this.stat(stat.ino) !== null) return;
     this.#begin();
+    if (!this.#learned && this.stat(stat.ino) === null) this.#learned = true;
     this.tree.put(stat);
+  }
+  /**
+   * Call before a change of ours goes into the journal: after a crash it is applied again to what the database holds, so
+   * the nodes it builds on must be in there, not only in the open transaction.
+   */
+  secure(): void {
+    if (this.#learned) this.commit();
   }
   learnEntry(parent: number, entry: DirEntry): void {
     if (this.#pendingEntries.has(entryKey(parent, entry.name))) return;

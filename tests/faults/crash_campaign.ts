@@ -198,7 +198,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
     }
     proxy?.pass();
     await loads.stop();
-    if (!await house.drain("a", 20_000)) {
+    if (!await house.drain("a", 240_000)) {
       problems.push(`the journal did not drain: ${JSON.stringify(await house.control("a", "status"))}`);
     }
     await check("at the end", 0);
