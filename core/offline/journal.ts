@@ -173,12 +173,20 @@ export class Journal {
         }
         records.length = 0;
         for (const { request, ops, data, file: number, at } of found.instead) {
-          const holder = journal.#files.find((f) => f.number === number);
-          if (holder === undefined) throw new FsError("corrupt", `the journal file ${number} in ${folder} is missing`);
+          // A file that went because all in it was delivered: the marks that say so come later.
+          const holder = journal.#files.find((f) => f.number === number) ?? { fd: -1, path: "", number, uses: 0 };
           records.push({ record: { request, ops: ops.map(unpackOp), data }, place: { file: holder, dataOffset: at } });
         }
       }
     }
+    const newest = journal.#files.at(-1);
+    records.forEach(({ record, place }, i) => {
+      if (place.file.fd >= 0 || newest === undefined) return;
+      if (record.data !== null && record.data.staging === null) {
+        throw new FsError("corrupt", `the journal file ${place.file.number} in ${folder} is missing`);
+      }
+      records[i] = { record, place: { file: newest, dataOffset: 0 } };
+    });
     for (const { place } of records) place.file.uses++;
     journal.#rotate();
     journal.#sweep();

@@ -114,3 +114,24 @@ Deno.test("a replacement takes the place of all earlier records at once", async 
   await again.journal.close();
   Deno.removeSync(folder, { recursive: true });
 });
+
+Deno.test("a replacement that names a file whose records were all delivered is read without it", async () => {
+  const folder = Deno.makeTempDirSync();
+  const { journal } = await Journal.open(folder, systemRandom);
+  const first = journal.append(record(1, "delivered later"), []);
+  const old = newest(folder);
+  await journal.close();
+  const second = await Journal.open(folder, systemRandom);
+  const place = second.journal.append(record(2, "still there"), []);
+  second.journal.replaceAll(5, [
+    { record: record(3, "delivered later"), place: { file: { ...first.file }, dataOffset: first.dataOffset } },
+    { record: record(4, "still there"), place },
+  ]);
+  second.journal.acknowledge(3, []);
+  await second.journal.close();
+  Deno.removeSync(old);
+  const third = await Journal.open(folder, systemRandom);
+  assert.deepEqual(third.records.map(({ record }) => record.request), [4]);
+  await third.journal.close();
+  Deno.removeSync(folder, { recursive: true });
+});
