@@ -146,8 +146,10 @@ test("a program that is killed while it waits ends at once; what it waited for m
   await using mount = await mountInChild({ fs: "held" });
   await bash(mount.dir, `echo x > "$1/hello"`);
   const waits = async (signal: Deno.Signal): Promise<number | null> => {
+    // What an earlier one waited for is in flight still.
+    const before = (await mount.stats()).inFlight;
     const child = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stdout: "null", stderr: "null" }).spawn();
-    await until(async () => (await mount.stats()).inFlight > 0);
+    await until(async () => (await mount.stats()).inFlight > before);
     child.kill(signal);
     const status = await child.status;
     return status.signal === signal ? null : status.code;
