@@ -24,6 +24,7 @@ import { isZeroChunk } from "../store/zeros.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ContentCache } from "./content_cache.ts";
 import { SMALL_CONTENT } from "./content_cache.ts";
+import { CarriedChunks } from "./carried_chunks.ts";
 import type { DeliveredBase, Journal, JournaledData, JournalPlace } from "./journal.ts";
 import type { Layer, LayerStack } from "./layers.ts";
 import type { Touched } from "./replica.ts";
@@ -102,6 +103,8 @@ export class Delivery {
   /** The highest request the server has answered for good, and the one that was sent last. */
   #answeredUpTo = 0;
   #lastSent = 0;
+  /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
+  readonly #carried = new CarriedChunks();
   #pendingBytes = 0;
   #durableUpTo = 0;
   #nextRequest: number;
@@ -198,6 +201,7 @@ export class Delivery {
     this.#answeredUpTo = answeredUpTo;
     this.#lastSent = answeredUpTo;
     this.#cursor = 0;
+    this.#carried.clear();
   }
   down(): void {
     this.#up = false;
@@ -370,7 +374,7 @@ export class Delivery {
       request: out.request,
       previous,
       urgent: this.#urgent,
-      chunks: prepared?.chunks ?? [],
+      chunks: this.#carried.lacking(prepared?.chunks ?? []),
       manifests: prepared?.manifests ?? [],
       ops,
     }, { timeoutMs: 60_000 }).then(
@@ -418,10 +422,13 @@ export class Delivery {
       // Out of turn, or the server no longer has a chunk we did not send: offer everything anew.
       out.prepared = null;
       out.state = "queued";
+      this.#carried.clear();
       this.#later();
       return;
     }
     out.state = "refused";
+    // What came with a refused request may not have been kept.
+    this.#carried.clear();
     this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
     this.#refusals++;
     out.error = error;
