@@ -15,6 +15,11 @@ export interface ApplyRequest {
   readonly device: number;
   /** The device's own ascending number of this request, 0: none. The same number is never applied twice. */
   readonly request: number;
+  /**
+   * Several requests in one, the numbers after `previous` up to `request`: refused with `conflict` when some were applied
+   * before, and a failure is not remembered.
+   */
+  readonly group?: boolean;
   /** The device's request before this one must have been seen; else `unavailable`. 0 or left out: no check. */
   readonly previous?: number;
   /** The sender keeps it until it is durable and waits for nothing: the disk may be asked a little later. */

@@ -198,6 +198,9 @@ export class SqliteIndex implements Index {
   async apply(request: ApplyRequest): Promise<Written<ApplyResult>> {
     let changes: Change[] = [];
     const written = await this.#group.write((): ApplyResult | FsError => {
+      if (request.group === true && (request.previous ?? 0) < this.#lastRequest(request.device)) {
+        throw new FsError("conflict", `some of the requests up to ${request.request} were applied before; send each`);
+      }
       if (request.request > 0 && request.request <= this.#lastRequest(request.device)) return this.#repeated(request);
       if (request.previous !== undefined && request.previous > this.#lastRequest(request.device)) {
         throw new FsError(
@@ -224,7 +227,7 @@ export class SqliteIndex implements Index {
       } catch (error) {
         this.#sql.undo("request");
         changes = [];
-        if (!(error instanceof FsError) || request.request === 0) throw error;
+        if (!(error instanceof FsError) || request.request === 0 || request.group === true) throw error;
         if (error.code === "conflict" && error.details.operation === "add content") throw error;
         this.#remember(request);
         this.#keepFailure(request, error);

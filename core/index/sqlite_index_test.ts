@@ -349,6 +349,29 @@ Deno.test("a request that is sent twice is applied once, and a failed one fails 
   await Deno.remove(folder, { recursive: true });
 });
 
+Deno.test("requests that come together are applied all or none, never twice, and a failure leaves them free to come one by one", async () => {
+  const index = openIndex();
+  const { no } = await index.device("laptop", "host");
+  const group = (previous: number, request: number, ...ops: Op[]) =>
+    index.apply({ device: no, request, previous, group: true, manifests: [], ops });
+  const send = (previous: number, request: number, ...ops: Op[]) =>
+    index.apply({ device: no, request, previous, manifests: [], ops });
+  assert.equal((await group(0, 2, mk("a"), mk("b"))).value.done.length, 2);
+  await assert.rejects(group(2, 4, mk("c"), mk("a")), (e) => hasCode(e, "already_exists"));
+  assert.equal(await index.lookup(ROOT_INO, "c"), null);
+  assert.equal((await index.device("laptop", "host")).lastRequest, 2);
+  assert.equal((await send(2, 3, mk("c"))).value.repeated, false);
+  // Request 3 is there: together with it nothing may come again.
+  await assert.rejects(group(2, 5, mk("c"), mk("d"), mk("e")), (e) => hasCode(e, "conflict"));
+  assert.equal(await index.lookup(ROOT_INO, "d"), null);
+  await assert.rejects(send(3, 4, mk("a")), (e) => hasCode(e, "already_exists"));
+  assert.equal((await group(4, 6, mk("d"), mk("e"))).value.repeated, false);
+  // Out of turn.
+  await assert.rejects(group(8, 10, mk("f"), mk("g")), (e) => hasCode(e, "unavailable"));
+  assert.deepEqual(await index.check(), []);
+  await index.close();
+});
+
 Deno.test("a stale version is a conflict and changes nothing", async () => {
   const index = openIndex();
   await pack(index, [1, 2]);

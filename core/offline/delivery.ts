@@ -31,6 +31,9 @@ import type { Touched } from "./replica.ts";
 
 /** Requests that are sent before the first is answered. */
 const IN_FLIGHT = 256;
+/** Records, and bytes of theirs, that travel together in one call. */
+const GROUP_RECORDS = 64;
+const GROUP_BYTES = MAX_INLINE_BYTES - SMALL_CONTENT;
 /** Chunk bytes gathered before they are offered to the server. */
 const UPLOAD_BATCH = 4 * 1024 * 1024;
 const READ_PIECE = 1024 * 1024;
@@ -59,6 +62,8 @@ export interface Outgoing {
   /** What `settle` said is to be sent instead; undefined: it has not been asked. */
   answer: readonly Op[] | null | undefined;
   prepared: Prepared | null;
+  /** It was refused together with others: it goes by itself, to find out which of them it was. */
+  alone: boolean;
   /** Everybody can see it. */
   readonly visible: PromiseWithResolvers<void>;
   /** It is on the server's disk (or was settled otherwise). */
@@ -161,6 +166,7 @@ export class Delivery {
       error: null,
       answer: undefined,
       prepared: null,
+      alone: false,
       visible: Promise.withResolvers(),
       durable: Promise.withResolvers(),
     };
@@ -334,57 +340,88 @@ export class Delivery {
         continue;
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
-      const next = this.#queue[this.#cursor];
-      if (next === undefined || this.#inFlight >= IN_FLIGHT) return;
+      if (this.#cursor >= this.#queue.length || this.#inFlight >= IN_FLIGHT) return;
       const generation = this.#generation;
-      try {
-        // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-        const wanted = next.data !== null && this.#hooks.wanted(next.data.ino);
-        if (wanted && next.prepared === null) next.prepared = await this.#prepare(next);
-      } catch (error) {
-        if (generation !== this.#generation) return;
-        await this.#trouble(next, toFsError(error));
-        continue;
-      }
+      const group = await this.#collect(generation);
       if (generation !== this.#generation) return;
-      this.#send(next, generation);
+      if (group.length > 0) this.#send(group, generation);
     }
   }
 
-  #send(out: Outgoing, generation: number): void {
-    out.state = "sent";
-    this.#inFlight++;
-    const previous = this.#lastSent;
-    this.#lastSent = out.request;
-    const { prepared, data } = out;
-    const ops: Op[] = [...out.ops];
-    if (prepared !== null && data !== null) {
-      ops.push({
-        t: "content",
-        ino: data.ino,
-        base: null,
-        ...this.#baseOf(out),
-        content: prepared.content,
-        size: prepared.size,
-        time: data.time,
-      });
-      if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
+  /** The next records to go together, prepared. Empty: there was trouble, or sending began anew. */
+  async #collect(generation: number): Promise<Outgoing[]> {
+    const group: Outgoing[] = [];
+    let bytes = 0;
+    while (group.length < GROUP_RECORDS && bytes < GROUP_BYTES) {
+      const next = this.#queue[this.#cursor + group.length];
+      if (next === undefined || next.state !== "queued" || (next.alone && group.length > 0)) break;
+      // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
+      const wanted = next.data !== null && this.#hooks.wanted(next.data.ino);
+      const large = next.data !== null && next.data.size > SMALL_CONTENT;
+      if (wanted && next.prepared === null) {
+        // An upload takes its time: what came before it need not wait.
+        if (large && group.length > 0) break;
+        try {
+          next.prepared = await this.#prepare(next);
+        } catch (error) {
+          if (generation !== this.#generation) return [];
+          if (group.length > 0) break;
+          await this.#trouble(next, toFsError(error));
+          return [];
+        }
+        if (generation !== this.#generation) return [];
+      }
+      group.push(next);
+      bytes += next.prepared?.whole?.length ?? 0;
+      if (next.alone || large) break;
     }
+    return group;
+  }
+
+  #send(group: readonly Outgoing[], generation: number): void {
+    const last = group.at(-1);
+    if (last === undefined) return;
+    const ops: Op[] = [];
+    const chunks: { hash: Uint8Array; bytes: Uint8Array }[] = [];
+    const manifests: Uint8Array[] = [];
+    for (const out of group) {
+      const { prepared, data } = out;
+      ops.push(...out.ops);
+      if (prepared !== null && data !== null) {
+        chunks.push(...prepared.chunks);
+        manifests.push(...prepared.manifests);
+        ops.push({
+          t: "content",
+          ino: data.ino,
+          base: null,
+          ...this.#baseOf(out),
+          content: prepared.content,
+          size: prepared.size,
+          time: data.time,
+        });
+        if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
+      }
+      out.state = "sent";
+    }
+    this.#inFlight += group.length;
+    const previous = this.#lastSent;
+    this.#lastSent = last.request;
     this.#link.call("apply", {
-      request: out.request,
+      request: last.request,
       previous,
+      group: group.length > 1,
       urgent: this.#urgent,
-      chunks: this.#carried.lacking(prepared?.chunks ?? []),
-      manifests: prepared?.manifests ?? [],
+      chunks: this.#carried.lacking(chunks),
+      manifests,
       ops,
     }, { timeoutMs: 60_000 }).then(
       (applied) => {
-        if (generation === this.#generation) this.#answered(out, applied);
+        if (generation === this.#generation) this.#answered(group, applied);
       },
       (error) => {
-        if (generation === this.#generation) this.#refused(out, toFsError(error));
+        if (generation === this.#generation) this.#refused(group, toFsError(error));
       },
-    ).catch((error) => this.#hooks.log(`delivery: request ${out.request}: ${toFsError(error).message}`));
+    ).catch((error) => this.#hooks.log(`delivery: request ${last.request}: ${toFsError(error).message}`));
   }
   /** The content the server must still have for a record to be right: what the record before it made of the file. */
   #baseOf(out: Outgoing): { baseContent?: string | null } {
@@ -399,39 +436,42 @@ export class Delivery {
       this.#finished.find((other) => other.layer === below && other.stack === stack);
     return before === undefined || before.prepared === null ? {} : { baseContent: before.prepared.content };
   }
-  #answered(out: Outgoing, applied: Applied): void {
-    this.#inFlight--;
-    out.state = "visible";
-    this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
-    if (applied.repeated) this.#hooks.repeated(out);
-    this.#hooks.visible(out, applied.stats, applied.seq);
-    out.visible.resolve();
+  #answered(group: readonly Outgoing[], applied: Applied): void {
+    this.#inFlight -= group.length;
+    const told = statsByRecord(group, applied.stats);
+    group.forEach((out, i) => {
+      out.state = "visible";
+      this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
+      if (applied.repeated) this.#hooks.repeated(out);
+      this.#hooks.visible(out, told[i] ?? [], applied.seq);
+      out.visible.resolve();
+    });
     // The news of durability may have come first.
-    if (out.request <= this.#durableUpTo) this.#shift();
+    if ((group[0]?.request ?? Infinity) <= this.#durableUpTo) this.#shift();
     this.#kick();
   }
-  #refused(out: Outgoing, error: FsError): void {
-    this.#inFlight--;
-    if (isPassing(error)) {
-      // Cut off or overloaded: the connection's next start begins again at what the server has.
-      out.state = "queued";
-      this.#later();
-      return;
-    }
-    if (error.code === "conflict" && /send it again/.test(error.message)) {
-      // Out of turn, or the server no longer has a chunk we did not send: offer everything anew.
-      out.prepared = null;
-      out.state = "queued";
-      this.#carried.clear();
-      this.#later();
-      return;
-    }
-    out.state = "refused";
+  #refused(group: readonly Outgoing[], error: FsError): void {
+    this.#inFlight -= group.length;
     // What came with a refused request may not have been kept.
     this.#carried.clear();
-    this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
+    const passing = isPassing(error);
+    const [first] = group;
+    if (first === undefined) return;
+    if (passing || group.length > 1 || (error.code === "conflict" && /send it again/.test(error.message))) {
+      // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
+      // lacks a chunk we did not send: everything is offered anew.
+      for (const out of group) {
+        out.state = "queued";
+        out.alone = group.length > 1 && !passing;
+        if (!passing) out.prepared = null;
+      }
+      this.#later();
+      return;
+    }
+    first.state = "refused";
+    this.#answeredUpTo = Math.max(this.#answeredUpTo, first.request);
     this.#refusals++;
-    out.error = error;
+    first.error = error;
     this.#kick();
   }
   #later(): void {
@@ -591,6 +631,20 @@ export class Delivery {
       },
     }, { highWaterMark: 2 });
   }
+}
+
+/** Which nodes' attributes are told with which record of a group: the last that touched the node. */
+function statsByRecord(group: readonly Outgoing[], stats: readonly Stat[]): Stat[][] {
+  const told: Stat[][] = group.map(() => []);
+  if (group.length === 1) return [[...stats]];
+  const last = new Map<number, number>();
+  group.forEach(({ touched, data }, i) => {
+    for (const ino of touched.nodes) last.set(ino, i);
+    for (const { ino } of touched.entries) last.set(ino, i);
+    if (data !== null) last.set(data.ino, i);
+  });
+  for (const stat of stats) told[last.get(stat.ino) ?? group.length - 1]?.push(stat);
+  return told;
 }
 
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;

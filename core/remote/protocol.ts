@@ -53,6 +53,11 @@ export interface ApplyCall {
    * that none is ever applied after a later one. 0: no check.
    */
   readonly previous: number;
+  /**
+   * Several records of the sender under the number of the last: all are applied or none, and a failure is not remembered,
+   * so that they can be sent again one by one. Refused (`conflict`) when some of them have been applied already.
+   */
+  readonly group: boolean;
   /** Somebody waits for it to be durable (write policy `through`); else the server may gather more first. */
   readonly urgent: boolean;
   /** Chunks the server lacks, at most MAX_INLINE_BYTES together. */

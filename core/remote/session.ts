@@ -384,7 +384,7 @@ export class Session implements SocketEvents {
   async #apply(call: Calls["apply"]["params"]): Promise<Applied> {
     this.#mayWrite("apply");
     const { core, devices, feed } = this.#hub;
-    const { request, previous, urgent, chunks, manifests, ops } = call;
+    const { request, previous, group, urgent, chunks, manifests, ops } = call;
     // Bytes may be stored side by side; the operations take effect in the order they were sent.
     const stored = chunks.length === 0 ? Promise.resolve() : core.chunks.put(chunks, { verify: true });
     stored.catch(() => {});
@@ -396,6 +396,7 @@ export class Session implements SocketEvents {
           device: this.device,
           request,
           previous,
+          group,
           lazy: !urgent && request > 0,
           manifests,
           ops,

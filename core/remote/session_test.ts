@@ -64,6 +64,7 @@ const create = (ino: number, name: string, mode = S_IFREG | 0o644): Op => ({
 const call = (request: number, ops: readonly Op[], previous = request - 1) => ({
   request,
   previous,
+  group: false,
   urgent: true,
   chunks: [],
   manifests: [],
@@ -107,6 +108,7 @@ Deno.test("a client creates a file with inline chunks, and reads it back by look
   const applied = await client.call("apply", {
     request: 1,
     previous: 0,
+    group: false,
     urgent: true,
     chunks: spans.map(({ hash }) => ({ hash, bytes })),
     manifests: [manifest.blob],

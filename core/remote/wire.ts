@@ -193,6 +193,7 @@ const welcome = record<Welcome>({
 const applyCall = record<ApplyCall>({
   request: natural,
   previous: natural,
+  group: boolean,
   urgent: boolean,
   chunks: list(chunk, MAX_INLINE_BYTES),
   manifests: list(blob, MAX_OPS),

@@ -135,6 +135,7 @@ Deno.test("every operation, with names of any bytes, arrives as it was sent", ()
       const call = {
         request,
         previous: 0,
+        group: false,
         urgent: true,
         chunks: [],
         manifests: [new Uint8Array([1, 2])],
@@ -201,7 +202,7 @@ Deno.test("many frames share a message in order", () => {
 Deno.test("whatever bytes arrive are decoded or refused as invalid input, never anything else", () => {
   const valid = joinFrames([
     encodeCall(1, "lookup", { parent: 1, name: "a" }),
-    encodeCall(2, "apply", { request: 1, previous: 0, urgent: true, chunks: [], manifests: [], ops: [] }),
+    encodeCall(2, "apply", { request: 1, previous: 0, group: false, urgent: true, chunks: [], manifests: [], ops: [] }),
   ]);
   const mutated = fc.tuple(fc.nat(valid.length - 1), fc.nat(255)).map(([at, byte]) => {
     const copy = valid.slice();
@@ -240,20 +241,27 @@ Deno.test("a message that claims more elements than it has bytes is refused befo
 Deno.test("a wrong field is named with its place", () => {
   const params = (value: unknown) => () => CALLS.apply.params.decode(value);
   refuses(
-    params({ request: 1, previous: 0, urgent: true, chunks: [], manifests: [], ops: [{ t: "nope" }] }),
+    params({ request: 1, previous: 0, group: false, urgent: true, chunks: [], manifests: [], ops: [{ t: "nope" }] }),
     /ops\[0\].*t: one of/,
   );
   refuses(
-    params({ request: -1, previous: 0, urgent: true, chunks: [], manifests: [], ops: [] }),
+    params({ request: -1, previous: 0, group: false, urgent: true, chunks: [], manifests: [], ops: [] }),
     /request: expected a whole number/,
   );
-  refuses(params({ request: 1.5, previous: 0, urgent: true, chunks: [], manifests: [], ops: [] }), /request/);
-  refuses(params({ request: 1, previous: 0, urgent: true, chunks: [], manifests: ["x"], ops: [] }), /manifests\[0\]/);
+  refuses(
+    params({ request: 1.5, previous: 0, group: false, urgent: true, chunks: [], manifests: [], ops: [] }),
+    /request/,
+  );
+  refuses(
+    params({ request: 1, previous: 0, group: false, urgent: true, chunks: [], manifests: ["x"], ops: [] }),
+    /manifests\[0\]/,
+  );
   refuses(params(null), /expected a map/);
   refuses(
     params({
       request: 1,
       previous: 0,
+      group: false,
       urgent: true,
       chunks: [{ hash: new Uint8Array(31), bytes: new Uint8Array(1) }],
       manifests: [],

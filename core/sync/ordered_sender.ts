@@ -114,7 +114,7 @@ export class OrderedSender {
     for (const [i, waiting] of this.#queue.slice(0, WINDOW).entries()) {
       if (waiting.sent !== null) continue;
       const previous = i === 0 ? this.#seen : this.#queue[i - 1]?.request ?? this.#seen;
-      const call = { ...waiting.call, request: waiting.request, previous, urgent: true };
+      const call = { ...waiting.call, request: waiting.request, previous, group: false, urgent: true };
       waiting.sent = this.#link.call("apply", call, { timeoutMs: 60_000 });
       waiting.sent.catch(() => {});
     }

@@ -163,20 +163,30 @@ export class MountHouse implements AsyncDisposable {
     const dir = `${this.folder}/mnt/${name}`;
     for (let i = 0; i < 4 && await isMounted(dir); i++) await run("umount", ["-l", dir]);
   }
-  /** A method of the mount's control socket. */
-  async control(name: string, method: string, params: Record<string, unknown> = {}): Promise<Record<string, unknown>> {
+  /** A method of the mount's control socket; `seconds` is how long the answer may take. */
+  async control(
+    name: string,
+    method: string,
+    params: Record<string, unknown> = {},
+    seconds = 25,
+  ): Promise<Record<string, unknown>> {
     const cache = this.#mounts.get(name)?.options.cacheDir ?? `${this.folder}/cache-${name}`;
     for (const folder of Deno.readDirSync(`${cache}/mounts`)) {
-      const ran = await run("curl", [
-        "-s",
-        "--max-time",
-        "25",
-        "--unix-socket",
-        `${cache}/mounts/${folder.name}/control.sock`,
-        "-d",
-        JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
-        "http://mount/",
-      ]);
+      const ran = await run(
+        "curl",
+        [
+          "-s",
+          "--max-time",
+          String(seconds),
+          "--unix-socket",
+          `${cache}/mounts/${folder.name}/control.sock`,
+          "-d",
+          JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
+          "http://mount/",
+        ],
+        {},
+        (seconds + 5) * 1000,
+      );
       if (ran.code !== 0) throw new Error(`the control socket of ${name} does not answer: ${ran.err}`);
       const answer = JSON.parse(ran.out) as { result?: Record<string, unknown>; error?: { message: string } };
       if (answer.result === undefined) throw new Error(`${method}: ${answer.error?.message}`);
@@ -186,7 +196,7 @@ export class MountHouse implements AsyncDisposable {
   }
   /** Everything is at the server. */
   async drain(name: string, timeoutMs = 20_000): Promise<boolean> {
-    return (await this.control(name, "drain", { timeoutMs }))["done"] === true;
+    return (await this.control(name, "drain", { timeoutMs }, timeoutMs / 1000 + 10))["done"] === true;
   }
 
   async #takeDown(): Promise<void> {

@@ -198,6 +198,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
     }
     proxy?.pass();
     await loads.stop();
+    say(`to be delivered: ${JSON.stringify((await house.control("a", "status"))["pending"])}`);
     if (!await house.drain("a", 240_000)) {
       problems.push(`the journal did not drain: ${JSON.stringify(await house.control("a", "status"))}`);
     }

@@ -68,7 +68,7 @@ export class FakeLink implements ServerLink {
   connected = false;
   resumeFrom: () => { after: number | null; epoch: string | null } = () => ({ after: null, epoch: null });
   /** Called before each call; a test delays or fails it. */
-  before: (method: Method) => Promise<void> = () => Promise.resolve();
+  before: (method: Method, params: unknown) => Promise<void> = () => Promise.resolve();
   device = 0;
   /** No news of durability: as if the server's disk took for ever. */
   holdDurable = false;
@@ -143,7 +143,7 @@ export class FakeLink implements ServerLink {
 
   async call<M extends Method>(method: M, params: Calls[M]["params"]): Promise<Calls[M]["result"]> {
     if (!this.connected) throw new FsError("unavailable", "not connected");
-    await this.before(method);
+    await this.before(method, params);
     if (!this.connected) throw new FsError("unavailable", "cut off");
     const { index } = this.server;
     const p = params as unknown as Record<string, never>;
@@ -207,7 +207,7 @@ export class FakeLink implements ServerLink {
   }
   async readContent(hash: string, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     if (!this.connected) throw new FsError("unavailable", "not connected");
-    await this.before("manifest");
+    await this.before("manifest", null);
     return (await this.server.content(hash)).slice(offset, offset + length);
   }
   close(): Promise<void> {

@@ -47,7 +47,12 @@ export interface Ran {
 }
 
 /** Runs a program, killed after 30 s. */
-export async function run(program: string, args: readonly string[], env: Record<string, string> = {}): Promise<Ran> {
+export async function run(
+  program: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+  limitMs = 30_000,
+): Promise<Ran> {
   const child = new Deno.Command(program, {
     args: [...args],
     env: { LC_ALL: "C.UTF-8", ...env },
@@ -55,7 +60,7 @@ export async function run(program: string, args: readonly string[], env: Record<
     stdout: "piped",
     stderr: "piped",
   }).spawn();
-  const timer = setTimeout(() => child.kill("SIGKILL"), 30_000);
+  const timer = setTimeout(() => child.kill("SIGKILL"), limitMs);
   const output = await child.output();
   clearTimeout(timer);
   const decoder = new TextDecoder();
