@@ -34,6 +34,12 @@ const IN_FLIGHT = 256;
 /** Records, and bytes of theirs, that travel together in one call. */
 const GROUP_RECORDS = 64;
 const GROUP_BYTES = MAX_INLINE_BYTES - SMALL_CONTENT;
+/** While nobody else looks, records are held until no new one has come for so long, milliseconds. */
+const QUIET_MS = 20;
+/** But no longer than this, and not more records or bytes than these. */
+const HOLD_MS = 5000;
+const HOLD_RECORDS = 10_000;
+const HOLD_BYTES = 16 * 1024 * 1024;
 /** Chunk bytes gathered before they are offered to the server. */
 const UPLOAD_BATCH = 4 * 1024 * 1024;
 const READ_PIECE = 1024 * 1024;
@@ -79,8 +85,8 @@ export interface DeliveryHooks {
   takenBack(outgoing: Outgoing): void;
   /** Can anybody still want the file's bytes? */
   wanted(ino: number): boolean;
-  /** How long records may be gathered before they are sent, milliseconds: 0 when somebody may look for them. */
-  gatherMs(): number;
+  /** May records wait here until the programs pause? Not when somebody may look for them. */
+  mayHold(): boolean;
   /** It is on the server's disk: its local bytes may go. */
   delivered(outgoing: Outgoing): void;
   /** The server had applied it before, in answers that were lost: what is there now has to be asked for. */
@@ -119,6 +125,9 @@ export class Delivery {
   /** Something came while the loop ran. */
   #again = false;
   #hurried = false;
+  /** Sending goes on until the queue is empty. */
+  #flowing = false;
+  #lastAdded = 0;
   #pause: PromiseWithResolvers<void> | null = null;
   #inFlight = 0;
   #stopped = false;
@@ -174,6 +183,8 @@ export class Delivery {
     out.durable.promise.catch(() => {});
     this.#queue.push(out);
     this.#pendingBytes += weight(out);
+    this.#lastAdded = this.#clock.monotonic();
+    if (this.#pause !== null && this.#pendingBytes >= HOLD_BYTES) this.#pause.resolve();
     this.#kick();
     return out;
   }
@@ -212,6 +223,7 @@ export class Delivery {
   down(): void {
     this.#up = false;
     this.#generation++;
+    this.#flowing = false;
   }
   /** The server has these on its disk. */
   durable(request: number): void {
@@ -310,14 +322,21 @@ export class Delivery {
     });
   }
 
-  /** Lets more records come, so that they go out, and are answered, together. */
-  async #gather(): Promise<void> {
+  /**
+   * While nobody else looks, delivery waits for the programs to pause: they have the processor and the disk to themselves,
+   * and what they remove or write again soon need not travel. Bounded in time, records and bytes.
+   */
+  async #hold(): Promise<void> {
     // At least what is journaled in this turn of the event loop.
     await Promise.resolve();
-    const ms = this.#hooks.gatherMs();
-    if (ms > 0 && !this.#hurried && this.#queue.length - this.#cursor < IN_FLIGHT) {
+    const first = this.#clock.monotonic();
+    while (!this.#hurried && !this.#stopped && this.#up && this.#hooks.mayHold()) {
+      const now = this.#clock.monotonic();
+      const quiet = this.#lastAdded + QUIET_MS - now;
+      if (quiet <= 0 || now - first >= HOLD_MS) break;
+      if (this.#queue.length - this.#cursor >= HOLD_RECORDS || this.#pendingBytes >= HOLD_BYTES) break;
       this.#pause = Promise.withResolvers();
-      const cancel = this.#clock.after(ms, this.#pause.resolve, true);
+      const cancel = this.#clock.after(Math.max(1, quiet), this.#pause.resolve, true);
       await this.#pause.promise;
       cancel();
       this.#pause = null;
@@ -331,8 +350,17 @@ export class Delivery {
     this.#kick();
   }
 
+  /** Everything that is in the queue now is visible to others afterwards, or it can't be at present. */
+  async shown(): Promise<void> {
+    this.hurry();
+    const last = this.#queue.at(-1);
+    if (last === undefined || last.state === "visible" || !this.#up) return;
+    await last.visible.promise.catch(() => {});
+  }
+
   async #run(): Promise<void> {
-    await this.#gather();
+    if (!this.#flowing) await this.#hold();
+    this.#flowing = true;
     while (this.#up && !this.#stopped) {
       if (this.#refusals > 0) {
         if (this.#inFlight > 0) return;
@@ -340,7 +368,11 @@ export class Delivery {
         continue;
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
-      if (this.#cursor >= this.#queue.length || this.#inFlight >= IN_FLIGHT) return;
+      if (this.#inFlight >= IN_FLIGHT) return;
+      if (this.#cursor >= this.#queue.length) {
+        this.#flowing = false;
+        return;
+      }
       const generation = this.#generation;
       const group = await this.#collect(generation);
       if (generation !== this.#generation) return;

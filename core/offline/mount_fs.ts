@@ -60,8 +60,6 @@ const VISIBLE_WAIT_MS = 2000;
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
 /** How long open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_MS = 10_000;
-/** While no other device is connected, records are gathered so long before they are sent. */
-const GATHER_MS = 5;
 const DIR_PAGE = 1000;
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
@@ -147,7 +145,7 @@ export class MountFs implements InodeFs {
         keep: () => replica.commit(),
         takenBack: (out) => replica.guard(out.touched),
         wanted: (ino) => !this.#gone.has(ino) || this.#open.has(ino),
-        gatherMs: () => this.#others === 0 && o.policy === "back" ? GATHER_MS : 0,
+        mayHold: () => this.#others === 0 && o.policy === "back",
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
         settle: (out, error) => this.#settle(out, error),
@@ -163,7 +161,13 @@ export class MountFs implements InodeFs {
       if (pending) this.#busy.add(ino);
       else this.#busy.delete(ino);
     });
-    o.link.onPush("peers", ({ others }) => this.#others = others);
+    o.link.onPush("peers", ({ others }) => {
+      this.#others = others;
+      if (others > 0) this.#delivery.hurry();
+    });
+    o.link.onPush("hurry", ({ n }) => {
+      void this.#delivery.shown().then(() => this.#o.link.call("hurried", { n })).catch(() => {});
+    });
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
@@ -1026,7 +1030,10 @@ export class MountFs implements InodeFs {
   }
   /** What another client closed a moment ago may not have been told yet: an open asks, as close-to-open demands. */
   #mayBeBehind(ino: number): boolean {
-    return this.#mode === "online" && this.#others !== 0 && !this.#stacks.has(ino);
+    if (this.#mode !== "online" || this.#others === 0) return false;
+    // What only waits for the server's disk is no newer than what others wrote since.
+    const stack = this.#stacks.get(ino);
+    return stack === undefined || this.#isThere(stack);
   }
   async #openSlowly(ino: number, flags: number): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.

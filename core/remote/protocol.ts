@@ -99,6 +99,8 @@ export interface Calls {
   /** Resolves true when no client holds newer content of the file, false after the time. */
   waitDelivered: { params: { ino: number; timeoutMs: number }; result: boolean };
   ping: { params: null; result: number };
+  /** What was held back when the `hurry` push with this number came has been told. */
+  hurried: { params: { n: number }; result: null };
 }
 export type Method = keyof Calls;
 
@@ -112,6 +114,8 @@ export interface Pushes {
   busy: { readonly ino: number; readonly pending: boolean };
   /** How many other devices are connected: with none, nobody can miss what is still on its way. */
   peers: { readonly others: number };
+  /** Somebody wants to look: tell what was held back, then say `hurried` with the same number. */
+  hurry: { readonly n: number };
   /** Forget what is cached: a group of changes was taken back. */
   reset: { readonly seq: number };
 }

@@ -68,6 +68,9 @@ const ROUTES: Readonly<Record<string, Route>> = {
   contents,
 };
 
+/** Routes that show or change the tree: what a mount closed before must be in it. */
+const LOOKING: ReadonlySet<string> = new Set(["files", "meta", "ls", "fs", "admin"]);
+
 /**
  * Listens and serves until `close`. Loopback without tokens is open to this machine's users; any other address asks for
  * tokens. Throws invalid_input for an open address without tokens, unavailable when the address is in use.
@@ -248,6 +251,7 @@ class Server implements RemoteServer, SessionHub {
         );
       }
     }
+    if (LOOKING.has(to.name)) await this.hurried(0);
     const call: Call = { request, method, rest: to.rest, query: to.query, access, signal: request.signal };
     const changes = method === "PUT" || method === "DELETE" ||
       (method === "POST" && to.name === "fs" && !isReadMethod(to.rest));
@@ -305,6 +309,11 @@ class Server implements RemoteServer, SessionHub {
   }
   peers(): number {
     return Math.max(0, this.#sessions.size - 1);
+  }
+  async hurried(except: number): Promise<void> {
+    // A client holds back only while it is alone.
+    const [only] = this.#sessions.values();
+    if (this.#sessions.size === 1 && only !== undefined && only.device !== except) await only.hurry();
   }
   #tellPeers(): void {
     for (const session of this.#sessions.values()) session.tellPeers(this.peers());

@@ -37,6 +37,8 @@ export interface SessionHub {
   readonly startSeq: number;
   /** Last number at the time when changes were taken back in this run; 0: never. */
   readonly voidSeq: number;
+  /** Nobody holds back what somebody else than the device `except` has closed. Resolves in bounded time. */
+  hurried(except: number): Promise<void>;
   /** The session has said who it is; an earlier session of the device has to go. */
   joined(session: Session): void;
   left(session: Session): void;
@@ -53,6 +55,8 @@ const CATCH_UP_PAGE = 1000;
 const MESSAGE_BYTES = 1024 * 1024;
 /** Calls of one connection that may be under way at once. */
 const MAX_RUNNING = 10_000;
+/** How long others wait at most for what a lone client holds back, milliseconds. */
+const HURRY_MS = 2000;
 /** Answers that are ready within so many turns of the microtask queue share a message. */
 const GATHER_TURNS = 12;
 
@@ -76,6 +80,10 @@ export class Session implements SocketEvents {
   #durable = 0;
   #durableTold = 0;
   #stopFeed: () => void = () => {};
+  #hurries = 0;
+  readonly #hurrying = new Map<number, () => void>();
+  /** It let a hurry pass without a word: not asked again before it speaks. */
+  #silent = false;
 
   constructor(hub: SessionHub, socket: Socket, access: Access, rate: Rate) {
     this.#hub = hub;
@@ -96,6 +104,7 @@ export class Session implements SocketEvents {
     this.#ended.abort();
     this.#stopFeed();
     this.#out = [];
+    for (const done of this.#hurrying.values()) done();
     if (this.#device !== null) this.#hub.left(this);
   }
 
@@ -114,6 +123,7 @@ export class Session implements SocketEvents {
 
   message(bytes: Uint8Array | null): void {
     if (this.#ended.signal.aborted) return;
+    this.#silent = false;
     try {
       if (bytes === null) throw new FsError("invalid_input", "messages are binary (MessagePack), not text");
       const calls = decodeCalls(bytes);
@@ -178,6 +188,8 @@ export class Session implements SocketEvents {
       );
     }
     const device = await core.index.device(hello.device, hello.host);
+    if (this.#ended.signal.aborted) return;
+    await this.#hub.hurried(device.no);
     if (this.#ended.signal.aborted) return;
     this.#device = device;
     this.#hub.joined(this);
@@ -262,6 +274,21 @@ export class Session implements SocketEvents {
   }
   tellPeers(others: number): void {
     if (this.#greeted) this.#send(encodePush("peers", { others }));
+  }
+  /** Asks for what the client holds back while nobody else is connected; resolves when it has come, or after `HURRY_MS`. */
+  async hurry(): Promise<void> {
+    if (!this.#greeted || this.#silent || this.#ended.signal.aborted) return;
+    const n = ++this.#hurries;
+    const came = new Promise<void>((resolve) => this.#hurrying.set(n, resolve));
+    const cancel = this.#hub.clock.after(HURRY_MS, () => {
+      this.#silent = true;
+      this.#hurrying.get(n)?.();
+    }, true);
+    this.#send(encodePush("hurry", { n }));
+    this.#flush();
+    await came;
+    cancel();
+    this.#hurrying.delete(n);
   }
   tellReset(seq: number): void {
     if (this.#greeted) this.#send(encodePush("reset", { seq }));
@@ -372,6 +399,10 @@ export class Session implements SocketEvents {
     },
     ping() {
       return this.#hub.core.index.lastSeq();
+    },
+    hurried({ n }) {
+      this.#hurrying.get(n)?.();
+      return Promise.resolve(null);
     },
   };
 

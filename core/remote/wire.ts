@@ -233,6 +233,7 @@ export const CALLS: CallCodecs = {
   announce: { params: record({ ino, pending: boolean }), result: nothing },
   waitDelivered: { params: record({ ino, timeoutMs: natural }), result: boolean },
   ping: { params: nothing, result: integer(Number.MIN_SAFE_INTEGER) },
+  hurried: { params: record({ n: natural }), result: nothing },
 };
 
 type PushCodecs = { readonly [K in PushKind]: Codec<Pushes[K]> };
@@ -242,6 +243,7 @@ export const PUSHES: PushCodecs = {
   busy: record({ ino, pending: boolean }),
   reset: record({ seq: natural }),
   peers: record({ others: natural }),
+  hurry: record({ n: natural }),
 };
 
 /** An error as it travels. */
