@@ -1,3 +1,4 @@
+/** Which chunks are left out, and that none is left out that was not sent. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CarriedChunks } from "./carried_chunks.ts";
