@@ -30,6 +30,7 @@ export interface Touched {
   readonly nodes: Set<number>;
 }
 
+const XATTRS_KNOWN = "INSERT INTO xattrs_known(ino) VALUES(?) ON CONFLICT DO NOTHING";
 const entryKey = (parent: number, name: string) => `${parent}/${name}`;
 
 export class Replica {
@@ -38,6 +39,8 @@ export class Replica {
   #learned = false;
   /** Attributes of files that are being written: kept here so that a write costs no database call. */
   readonly #fresh = new Map<number, Stat>();
+  /** Values for `meta` that the open transaction gets at its end. */
+  readonly #meta = new Map<string, string>();
   readonly #db: Database;
   readonly #sql: Statements;
   readonly #clock: Clock;
@@ -166,6 +169,7 @@ export class Replica {
     this.#cancelCommit = null;
     if (!this.#open) return;
     if (this.#fresh.size > 0) this.#writeFresh();
+    if (this.#meta.size > 0) this.#writeMeta();
     this.#open = false;
     this.#db.exec("COMMIT");
     this.#learned = false;
@@ -177,15 +181,23 @@ export class Replica {
   }
 
   getMeta(key: string): string | null {
+    const fresh = this.#meta.get(key);
+    if (fresh !== undefined) return fresh;
     return (this.#sql.row("SELECT value FROM meta WHERE key = ?", key)?.[0] as string | undefined) ?? null;
   }
   setMeta(key: string, value: string): void {
     this.#begin();
-    this.#sql.run(
-      "INSERT INTO meta(key, value) VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
-      key,
-      value,
-    );
+    this.#meta.set(key, value);
+  }
+  #writeMeta(): void {
+    for (const [key, value] of this.#meta) {
+      this.#sql.run(
+        "INSERT INTO meta(key, value) VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
+        key,
+        value,
+      );
+    }
+    this.#meta.clear();
   }
 
   /**
@@ -232,7 +244,7 @@ export class Replica {
     this.#sql.run("DELETE FROM xattrs WHERE ino = ?", ino);
     const put = "INSERT INTO xattrs(ino, name, value) VALUES(?, ?, ?)";
     for (const [name, value] of values) this.#sql.run(put, ino, new TextEncoder().encode(name), value);
-    this.#sql.run("INSERT INTO xattrs_known(ino) VALUES(?) ON CONFLICT DO NOTHING", ino);
+    this.#sql.run(XATTRS_KNOWN, ino);
   }
   forgetXattrs(ino: number): void {
     this.#begin();
@@ -289,20 +301,19 @@ export class Replica {
     // What is taken back below must not take these with it.
     if (this.#fresh.size > 0) this.#writeFresh();
     this.#touched = { entries: [], nodes: new Set() };
-    this.#db.exec("SAVEPOINT ours");
+    this.#sql.run("SAVEPOINT ours");
     try {
       for (const op of ops) {
         this.tree.apply(op);
         if (op.t === "create" && (op.mode & S_IFMT) === S_IFDIR) this.setComplete(op.ino, true);
-        if (op.t === "create") this.learnXattrs(op.ino, []);
+        if (op.t === "create") this.#sql.run(XATTRS_KNOWN, op.ino);
       }
       journal();
     } catch (error) {
-      this.#db.exec("ROLLBACK TO ours");
-      this.#db.exec("RELEASE ours");
+      this.#sql.undo("ours");
       throw error;
     }
-    this.#db.exec("RELEASE ours");
+    this.#sql.run("RELEASE ours");
     return this.#touched;
   }
   /** As `apply` at start, for what a crash may or may not have kept: an operation that is there already is passed over. */
