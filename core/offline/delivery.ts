@@ -19,6 +19,7 @@ import {
   ManifestBuilder,
   type SegmentBlob,
 } from "../store/manifest.ts";
+import { Extents } from "../store/extents.ts";
 import { rechunk } from "../store/rechunk.ts";
 import { isZeroChunk } from "../store/zeros.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -31,6 +32,10 @@ import type { Touched } from "./replica.ts";
 
 /** Requests that are sent before the first is answered. */
 const IN_FLIGHT = 256;
+/** So many records waiting are a backlog. */
+const BACKLOG = 16;
+/** Bytes of small contents kept for records on their way; more are prepared when some have arrived. */
+const PREPARED_BYTES = 32 * 1024 * 1024;
 /** Records, and bytes of theirs, that travel together in one call. */
 const GROUP_RECORDS = 64;
 const GROUP_BYTES = MAX_INLINE_BYTES - SMALL_CONTENT;
@@ -68,6 +73,13 @@ export interface Outgoing {
   /** What `settle` said is to be sent instead; undefined: it has not been asked. */
   answer: readonly Op[] | null | undefined;
   prepared: Prepared | null;
+  /**
+   * A later record of the same file goes in the same call and brings the bytes of both: `prepared` tells what that made of
+   * the file, and is void when this one has to go again.
+   */
+  mergedInto: Outgoing | null;
+  /** Let go of together with a later record of the same file, whose bytes are newer. */
+  superseded: boolean;
   /** It was refused together with others: it goes by itself, to find out which of them it was. */
   alone: boolean;
   /** Everybody can see it. */
@@ -117,6 +129,7 @@ export class Delivery {
   /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
   readonly #carried = new CarriedChunks();
   #pendingBytes = 0;
+  #preparedBytes = 0;
   #durableUpTo = 0;
   #nextRequest: number;
   #up = false;
@@ -175,6 +188,8 @@ export class Delivery {
       error: null,
       answer: undefined,
       prepared: null,
+      mergedInto: null,
+      superseded: false,
       alone: false,
       visible: Promise.withResolvers(),
       durable: Promise.withResolvers(),
@@ -196,7 +211,7 @@ export class Delivery {
   takenBack(lastRequest: number): void {
     for (const out of this.#queue) {
       if (out.state !== "visible" || out.request <= lastRequest) continue;
-      out.state = "queued";
+      requeue(out);
       this.#hooks.takenBack(out);
     }
   }
@@ -206,8 +221,8 @@ export class Delivery {
     this.#inFlight = 0;
     if (lastRequest >= this.#nextRequest) this.#nextRequest = lastRequest + 1;
     for (const out of this.#queue) {
-      if (out.state === "refused") continue;
-      out.state = out.request <= lastRequest && out.state === "visible" ? "visible" : "queued";
+      if (out.state === "refused" || (out.request <= lastRequest && out.state === "visible")) continue;
+      requeue(out);
     }
     this.#rewind(lastRequest);
     this.#up = true;
@@ -270,7 +285,11 @@ export class Delivery {
     }
     const finished = this.#finished;
     this.#finished = [];
-    for (const out of finished) this.#finish(out);
+    const newest = new Map(finished.map((out) => [out.stack, out]));
+    for (const out of finished) {
+      out.superseded = newest.get(out.stack) !== out;
+      this.#finish(out);
+    }
   }
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
@@ -284,6 +303,7 @@ export class Delivery {
     return [...made].filter(([stack]) => waiting.has(stack)).map(([, base]) => base);
   }
   #finish(out: Outgoing): void {
+    this.#preparedBytes -= out.prepared?.whole?.length ?? 0;
     this.#hooks.delivered(out);
     this.#journal.release(out.place.file);
     out.visible.resolve();
@@ -368,7 +388,7 @@ export class Delivery {
         continue;
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
-      if (this.#inFlight >= IN_FLIGHT) return;
+      if (this.#inFlight >= IN_FLIGHT || this.#preparedBytes >= PREPARED_BYTES) return;
       if (this.#cursor >= this.#queue.length) {
         this.#flowing = false;
         return;
@@ -380,34 +400,73 @@ export class Delivery {
     }
   }
 
-  /** The next records to go together, prepared. Empty: there was trouble, or sending began anew. */
+  /**
+   * The next records to go together, prepared. Of several that bring bytes of one file only the last one's are prepared:
+   * nobody can see what was in between. Empty: there was trouble, or sending began anew.
+   */
   async #collect(generation: number): Promise<Outgoing[]> {
+    const group = this.#choose();
+    const last = new Map(group.map((out) => [out.stack, out]));
+    for (const [i, out] of group.entries()) {
+      // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
+      if (out.data === null || !this.#hooks.wanted(out.data.ino)) continue;
+      const later = last.get(out.stack);
+      if (later !== undefined && later !== out) {
+        this.#unprepare(out);
+        out.mergedInto = later;
+        continue;
+      }
+      if (out.prepared !== null) continue;
+      try {
+        const prepared = await this.#prepare(out);
+        if (generation !== this.#generation) return [];
+        out.prepared = prepared;
+        this.#preparedBytes += prepared.whole?.length ?? 0;
+      } catch (error) {
+        for (const each of group) each.mergedInto = null;
+        if (generation !== this.#generation) return [];
+        // What comes before it can go.
+        if (i > 0 && out.mergedInto === null && !group.slice(0, i).some((each) => each.stack === out.stack)) {
+          out.alone = true;
+          return await this.#collect(generation);
+        }
+        await this.#trouble(out, toFsError(error));
+        return [];
+      }
+    }
+    for (const out of group) {
+      if (out.mergedInto?.prepared) {
+        const { content, size } = out.mergedInto.prepared;
+        out.prepared = { content, size, manifests: [], chunks: [], whole: null };
+      }
+    }
+    return group;
+  }
+  #choose(): Outgoing[] {
     const group: Outgoing[] = [];
+    const stacks = new Set<LayerStack>();
     let bytes = 0;
+    // With a backlog, or while nobody looks, what counts is to be through soon, not who is visible first.
+    const patient = this.#queue.length - this.#cursor > BACKLOG || this.#hooks.mayHold();
     while (group.length < GROUP_RECORDS && bytes < GROUP_BYTES) {
       const next = this.#queue[this.#cursor + group.length];
       if (next === undefined || next.state !== "queued" || (next.alone && group.length > 0)) break;
-      // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-      const wanted = next.data !== null && this.#hooks.wanted(next.data.ino);
-      const large = next.data !== null && next.data.size > SMALL_CONTENT;
-      if (wanted && next.prepared === null) {
+      const { stack, data } = next;
+      if (stack !== null && data !== null && !stacks.has(stack)) {
         // An upload takes its time: what came before it need not wait.
-        if (large && group.length > 0) break;
-        try {
-          next.prepared = await this.#prepare(next);
-        } catch (error) {
-          if (generation !== this.#generation) return [];
-          if (group.length > 0) break;
-          await this.#trouble(next, toFsError(error));
-          return [];
-        }
-        if (generation !== this.#generation) return [];
+        if (data.size > SMALL_CONTENT && group.length > 0 && !patient) break;
+        stacks.add(stack);
+        // Large contents are uploaded by themselves.
+        if (data.size <= SMALL_CONTENT) bytes += data.size;
       }
       group.push(next);
-      bytes += next.prepared?.whole?.length ?? 0;
-      if (next.alone || large) break;
+      if (next.alone) break;
     }
     return group;
+  }
+  #unprepare(out: Outgoing): void {
+    this.#preparedBytes -= out.prepared?.whole?.length ?? 0;
+    out.prepared = null;
   }
 
   #send(group: readonly Outgoing[], generation: number): void {
@@ -419,7 +478,7 @@ export class Delivery {
     for (const out of group) {
       const { prepared, data } = out;
       ops.push(...out.ops);
-      if (prepared !== null && data !== null) {
+      if (prepared !== null && data !== null && out.mergedInto === null) {
         chunks.push(...prepared.chunks);
         manifests.push(...prepared.manifests);
         ops.push({
@@ -431,6 +490,8 @@ export class Delivery {
           size: prepared.size,
           time: data.time,
         });
+      }
+      if (prepared !== null && data !== null) {
         if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
       }
       out.state = "sent";
@@ -461,12 +522,15 @@ export class Delivery {
     if (stack === null || layer === null || stack.unresolved) return {};
     // A new file beside the one it was made from.
     if (out.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
-    const at = stack.layers.indexOf(layer);
-    if (at === 0) return { baseContent: stack.base };
-    const below = stack.layers[at - 1];
-    const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
-      this.#finished.find((other) => other.layer === below && other.stack === stack);
-    return before === undefined || before.prepared === null ? {} : { baseContent: before.prepared.content };
+    for (let at = stack.layers.indexOf(layer); at > 0; at--) {
+      const below = stack.layers[at - 1];
+      const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
+        this.#finished.find((other) => other.layer === below && other.stack === stack);
+      if (before === undefined || before.prepared === null) return {};
+      if (before.mergedInto !== out) return { baseContent: before.prepared.content };
+      if (before.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
+    }
+    return { baseContent: stack.base };
   }
   #answered(group: readonly Outgoing[], applied: Applied): void {
     this.#inFlight -= group.length;
@@ -493,9 +557,9 @@ export class Delivery {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.
       for (const out of group) {
-        out.state = "queued";
+        requeue(out);
         out.alone = group.length > 1 && !passing;
-        if (!passing) out.prepared = null;
+        if (!passing) this.#unprepare(out);
       }
       this.#later();
       return;
@@ -511,7 +575,7 @@ export class Delivery {
     const generation = this.#generation;
     this.#clock.after(500, () => {
       if (generation !== this.#generation || !this.#link.connected || this.#stopped) return;
-      for (const out of this.#queue) if (out.state === "sent") out.state = "queued";
+      for (const out of this.#queue) if (out.state === "sent") requeue(out);
       this.#generation++;
       this.#inFlight = 0;
       this.#rewind();
@@ -525,7 +589,7 @@ export class Delivery {
       return;
     }
     this.#hooks.log(`delivery: request ${out.request} can't be prepared: ${error.message}; trying again`);
-    out.prepared = null;
+    this.#unprepare(out);
     await this.#clock.sleep(1000);
   }
 
@@ -618,15 +682,17 @@ export class Delivery {
       segments.push(segment);
     };
     let built: BuiltManifest;
-    const below = stack.layers.indexOf(layer);
-    if (below === 0 && stack.base !== null && !layer.extents.covers(0, size)) {
+    const layers = stack.layers.slice(0, stack.layers.indexOf(layer) + 1);
+    const dirty = new Extents();
+    for (const each of layers) for (const { start, end } of each.extents) dirty.add(start, end);
+    if (stack.base !== null && !dirty.covers(0, size)) {
       const base = await this.#cache.manifest(stack.base);
       built = await rechunk({
         base,
         loadSegment: (hash) => this.#cache.segment(hash),
-        dirty: layer.extents,
+        dirty,
         size,
-        baseValid: Math.min(layer.floor, stack.baseSize),
+        baseValid: Math.min(stack.baseSize, ...layers.map((each) => each.floor)),
         readNew: (offset, length) => this.#read(out, offset, length),
         onChunk: (chunk) => upload.add({ hash: chunk.hash, bytes: chunk.bytes.slice() }),
         onSegment,
@@ -677,6 +743,14 @@ function statsByRecord(group: readonly Outgoing[], stats: readonly Stat[]): Stat
   });
   for (const stat of stats) told[last.get(stat.ino) ?? group.length - 1]?.push(stat);
   return told;
+}
+
+/** It has to be sent (again). */
+function requeue(out: Outgoing): void {
+  out.state = "queued";
+  if (out.mergedInto === null) return;
+  out.mergedInto = null;
+  out.prepared = null;
 }
 
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;

@@ -446,8 +446,7 @@ export class MountFs implements InodeFs {
       if (this.#replica.tree.stat(stat.ino) !== null) this.#replica.learn(stat);
     }
     if (out.data !== null && out.prepared !== null) {
-      const { content, whole, size } = out.prepared;
-      if (content !== null && whole !== null) this.#cache.putSmall(content, whole);
+      const { content, size } = out.prepared;
       // Other operations on the node may still be on their way, so `stats` was not taken over: its content must be.
       if (out.stack?.layers.at(-1) === out.layer) {
         const node = this.#replica.tree.stat(out.data.ino);
@@ -472,8 +471,10 @@ export class MountFs implements InodeFs {
     if (place >= 0) stack.layers.splice(0, place + 1);
     if (prepared !== null) {
       const { content, size } = prepared;
+      if (content !== null && prepared.whole !== null && !out.superseded) this.#cache.putSmall(content, prepared.whole);
       const path = layer.stagingPath;
-      const whole = path !== null && content !== null && size > SMALL_CONTENT && layer.extents.covers(0, size);
+      const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null &&
+        layer.extents.covers(0, size);
       if (whole) ftruncateFd(layer.stagingFd, size);
       layer.dispose(whole);
       if (whole) this.#cache.adopt(content, size, path);

@@ -606,6 +606,65 @@ Deno.test({
 });
 
 Deno.test({
+  name: "many flushes of one file travel as few contents, and only bytes near what changed",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  await a.fs.readdir(1, null, 100);
+  const expected = new Uint8Array(4_000_000);
+  for (let i = 0; i < expected.length; i += 4) new DataView(expected.buffer).setUint32(i, Math.imul(i + 1, 0x9e3779b1));
+  const large = await write(a.fs, 1, "large", expected.slice());
+  const log = await write(a.fs, 1, "log", text("start\n"));
+  assert.ok(await a.fs.drain(10_000));
+  a.link.disconnect();
+  const file = await a.fs.open(large, O_RDWR, caller);
+  const lines = await a.fs.open(log, O_RDWR, caller);
+  let words = "start\n";
+  for (let n = 0; n < 100; n++) {
+    const at = [100_000, 2_000_000, 3_900_000][n % 3] ?? 0;
+    const piece = text(`change ${n}`);
+    await a.fs.write(large, file.fh, at, piece, flags);
+    expected.set(piece, at);
+    await a.fs.fsync(large, file.fh, false);
+    await a.fs.write(log, lines.fh, words.length, text(`line ${n}\n`), flags);
+    words += `line ${n}\n`;
+    await a.fs.fsync(log, lines.fh, false);
+  }
+  await a.fs.setattr(large, { size: 3_950_000 }, file.fh, caller);
+  await a.fs.fsync(large, file.fh, false);
+  let contents = 0;
+  let sent = 0;
+  a.link.before = (method, params) => {
+    if (method === "apply") {
+      const { ops, chunks } = params as { ops: { t: string }[]; chunks: { bytes: Uint8Array }[] };
+      contents += ops.filter((op) => op.t === "content").length;
+      for (const { bytes } of chunks) sent += bytes.length;
+    }
+    return Promise.resolve();
+  };
+  const put = a.link.putChunks.bind(a.link);
+  a.link.putChunks = (chunks) => {
+    for (const { bytes } of chunks) sent += bytes.length;
+    return put(chunks);
+  };
+  await a.link.connect();
+  assert.ok(await a.fs.drain(10_000));
+  assert.ok(contents <= 30, `${contents} contents for 201 flushes`);
+  assert.ok(sent < 2_500_000, `${sent} bytes sent for 3 places changed a few times`);
+  assert.deepEqual(
+    await server.content((await server.index.stat(large))?.content ?? null),
+    expected.subarray(0, 3_950_000),
+  );
+  assert.deepEqual(await server.content((await server.index.stat(log))?.content ?? null), text(words));
+  assert.deepEqual(await readAll(a.fs, large), expected.subarray(0, 3_950_000));
+  a.fs.release(large, file.fh, 0n, false);
+  a.fs.release(log, lines.fh, 0n, false);
+  await stop(a);
+});
+
+Deno.test({
   name: "what a crash of the server took back stays as the program left it, and is told again",
   sanitizeResources: false,
   sanitizeOps: false,
