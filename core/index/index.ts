@@ -9,6 +9,9 @@ import type { Written } from "./group_commit.ts";
 import type { Change, Op, OpDone } from "./ops.ts";
 import type { PackInfo, WalEntry } from "./packs.ts";
 
+/** The `operation` of the error for requests that come together though some of them were applied before. */
+export const GROUP_OVERLAP = "apply together";
+
 /** Operations that are applied all or none. */
 export interface ApplyRequest {
   /** The device's number, 0 for the server itself. */
@@ -16,8 +19,8 @@ export interface ApplyRequest {
   /** The device's own ascending number of this request, 0: none. The same number is never applied twice. */
   readonly request: number;
   /**
-   * Several requests in one, the numbers after `previous` up to `request`: refused with `conflict` when some were applied
-   * before, and a failure is not remembered.
+   * Several requests in one, the numbers after `previous` up to `request`: refused (`unavailable`, operation
+   * GROUP_OVERLAP) when some were applied before, and a failure is not remembered.
    */
   readonly group?: boolean;
   /** The device's request before this one must have been seen; else `unavailable`. 0 or left out: no check. */

@@ -8,7 +8,16 @@ import type { Random } from "../platform/random.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
 import { type ChunkLocation, Contents, type WantedChunk } from "./contents.ts";
 import { GroupCommit, sqlError, type Written } from "./group_commit.ts";
-import type { ApplyRequest, ApplyResult, DeviceInfo, Index, StoredChunk, StoredFailure, TokenInfo } from "./index.ts";
+import {
+  type ApplyRequest,
+  type ApplyResult,
+  type DeviceInfo,
+  GROUP_OVERLAP,
+  type Index,
+  type StoredChunk,
+  type StoredFailure,
+  type TokenInfo,
+} from "./index.ts";
 import type { Change, OpDone } from "./ops.ts";
 import { type PackInfo, Packs, type WalEntry } from "./packs.ts";
 import { CHANGE_ENTRY, CHANGE_NODE, migrate } from "./schema.ts";
@@ -199,7 +208,13 @@ export class SqliteIndex implements Index {
     let changes: Change[] = [];
     const written = await this.#group.write((): ApplyResult | FsError => {
       if (request.group === true && (request.previous ?? 0) < this.#lastRequest(request.device)) {
-        throw new FsError("conflict", `some of the requests up to ${request.request} were applied before; send each`);
+        throw new FsError(
+          "unavailable",
+          `some of the requests up to ${request.request} were applied before; connect anew`,
+          {
+            operation: GROUP_OVERLAP,
+          },
+        );
       }
       if (request.request > 0 && request.request <= this.#lastRequest(request.device)) return this.#repeated(request);
       if (request.previous !== undefined && request.previous > this.#lastRequest(request.device)) {

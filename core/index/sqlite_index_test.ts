@@ -362,7 +362,7 @@ Deno.test("requests that come together are applied all or none, never twice, and
   assert.equal((await index.device("laptop", "host")).lastRequest, 2);
   assert.equal((await send(2, 3, mk("c"))).value.repeated, false);
   // Request 3 is there: together with it nothing may come again.
-  await assert.rejects(group(2, 5, mk("c"), mk("d"), mk("e")), (e) => hasCode(e, "conflict"));
+  await assert.rejects(group(2, 5, mk("c"), mk("d"), mk("e")), (e) => hasCode(e, "unavailable"));
   assert.equal(await index.lookup(ROOT_INO, "d"), null);
   await assert.rejects(send(3, 4, mk("a")), (e) => hasCode(e, "already_exists"));
   assert.equal((await group(4, 6, mk("d"), mk("e"))).value.repeated, false);

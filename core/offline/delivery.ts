@@ -220,9 +220,21 @@ export class Delivery {
     this.#generation++;
     this.#inFlight = 0;
     if (lastRequest >= this.#nextRequest) this.#nextRequest = lastRequest + 1;
+    const last = new Map<LayerStack, Outgoing>();
     for (const out of this.#queue) {
       if (out.state === "refused" || (out.request <= lastRequest && out.state === "visible")) continue;
       requeue(out);
+      unmerge(out);
+      if (out.request > lastRequest) continue;
+      // The server has it: it goes by itself, to hear what became of it.
+      out.alone = true;
+      if (out.stack !== null) last.set(out.stack, out);
+    }
+    // Those may have travelled together: then the server knows only what the last one made of the file.
+    for (const out of this.#queue) {
+      if (out.request > lastRequest || out.state !== "queued" || out.stack === null) continue;
+      const later = last.get(out.stack);
+      if (later !== undefined && later !== out) out.mergedInto = later;
     }
     this.#rewind(lastRequest);
     this.#up = true;
@@ -249,6 +261,8 @@ export class Delivery {
     let done = 0;
     for (const out of this.#queue) {
       if (out.request > this.#durableUpTo || out.state !== "visible") break;
+      // What it made of the file is known when that is.
+      if (out.mergedInto !== null && out.mergedInto.state !== "visible") break;
       done++;
     }
     if (done === 0) return;
@@ -410,23 +424,25 @@ export class Delivery {
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
       if (out.data === null || !this.#hooks.wanted(out.data.ino)) continue;
-      const later = last.get(out.stack);
-      if (later !== undefined && later !== out) {
+      const brings = out.mergedInto ?? last.get(out.stack) ?? out;
+      if (brings !== out) {
         this.#unprepare(out);
-        out.mergedInto = later;
-        continue;
+        out.mergedInto = brings;
+        if (group.includes(brings)) continue;
       }
-      if (out.prepared !== null) continue;
+      if (brings.prepared !== null) continue;
       try {
-        const prepared = await this.#prepare(out);
+        const prepared = await this.#prepare(brings);
         if (generation !== this.#generation) return [];
-        out.prepared = prepared;
+        brings.prepared = prepared;
         this.#preparedBytes += prepared.whole?.length ?? 0;
       } catch (error) {
-        for (const each of group) each.mergedInto = null;
+        for (const each of group) {
+          if (each.mergedInto !== null && group.includes(each.mergedInto)) each.mergedInto = null;
+        }
         if (generation !== this.#generation) return [];
         // What comes before it can go.
-        if (i > 0 && out.mergedInto === null && !group.slice(0, i).some((each) => each.stack === out.stack)) {
+        if (i > 0 && !group.slice(0, i).some((each) => each.stack === out.stack)) {
           out.alone = true;
           return await this.#collect(generation);
         }
@@ -543,7 +559,7 @@ export class Delivery {
       out.visible.resolve();
     });
     // The news of durability may have come first.
-    if ((group[0]?.request ?? Infinity) <= this.#durableUpTo) this.#shift();
+    if ((this.#queue[0]?.request ?? Infinity) <= this.#durableUpTo) this.#shift();
     this.#kick();
   }
   #refused(group: readonly Outgoing[], error: FsError): void {
@@ -598,6 +614,14 @@ export class Delivery {
     for (const out of this.#queue) {
       // Cut off in between, the next try goes on with those that have no answer yet.
       if (out.state !== "refused" || out.answer !== undefined) continue;
+      for (const earlier of this.#queue) {
+        // They did not travel together, then: the server knows what each made of the file.
+        if (earlier.mergedInto !== out) continue;
+        const prepared = await this.#prepare(earlier);
+        if (earlier.mergedInto !== out) continue;
+        this.#preparedBytes += prepared.whole?.length ?? 0;
+        Object.assign(earlier, { prepared, mergedInto: null });
+      }
       out.answer = await this.#hooks.settle(out, out.error ?? new FsError("internal", "refused without a reason"));
       if (out.answer !== null) out.ops = out.answer;
     }
@@ -613,6 +637,8 @@ export class Delivery {
       if (out.state !== "visible") {
         out.request = this.takeRequest();
         out.state = "queued";
+        out.alone = false;
+        unmerge(out);
         out.error = null;
       }
       keep.push(out);
@@ -748,6 +774,10 @@ function statsByRecord(group: readonly Outgoing[], stats: readonly Stat[]): Stat
 /** It has to be sent (again). */
 function requeue(out: Outgoing): void {
   out.state = "queued";
+  // What the server has already stays as it was told: only a new connection knows better.
+  if (!out.alone) unmerge(out);
+}
+function unmerge(out: Outgoing): void {
   if (out.mergedInto === null) return;
   out.mergedInto = null;
   out.prepared = null;

@@ -471,7 +471,8 @@ export class MountFs implements InodeFs {
     if (place >= 0) stack.layers.splice(0, place + 1);
     if (prepared !== null) {
       const { content, size } = prepared;
-      if (content !== null && prepared.whole !== null && !out.superseded) this.#cache.putSmall(content, prepared.whole);
+      const bytes = prepared.whole ?? out.mergedInto?.prepared?.whole ?? null;
+      if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
       const path = layer.stagingPath;
       const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null &&
         layer.extents.covers(0, size);

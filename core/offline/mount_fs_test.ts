@@ -321,14 +321,33 @@ async function crash(server: FakeServer, d: Device, name: string, online: boolea
   await stop(d);
   return await device(server, name, copy, online);
 }
+/** Nothing is left to be delivered, unless the connection goes meanwhile. */
+async function delivered(d: Device): Promise<void> {
+  const alive = setInterval(() => {}, 1000);
+  try {
+    for (let tries = 0; d.link.connected && !await d.fs.drain(100); tries++) {
+      assert.ok(tries < 100, "everything is delivered");
+    }
+  } finally {
+    clearInterval(alive);
+  }
+}
 /** Everything that was under way has happened: nothing to deliver, to tell or to ask for. */
 async function quiet(devices: readonly Device[]): Promise<void> {
   for (let calm = 0; calm < 3; calm++) {
-    for (const d of devices) if (d.link.connected) assert.ok(await d.fs.drain(10_000), "everything is delivered");
+    for (const d of devices) await delivered(d);
     for (const d of devices) await d.link.told();
     await new Promise((resolve) => setTimeout(resolve));
     if (devices.some((d) => d.asking() > 0)) calm = -1;
   }
+}
+/** The next change reaches the server, but its answer is lost with the connection. */
+function loseAnswer(d: Device): void {
+  d.link.after = (method) => {
+    if (method !== "apply") return;
+    d.link.after = () => {};
+    d.link.disconnect();
+  };
 }
 const unchecked = { sanitizeResources: false, sanitizeOps: false };
 
@@ -478,7 +497,7 @@ Deno.test({ name: "a file that one changes and another removes lives on, changed
 
 type Many =
   | { t: "write"; device: number; file: number; size: number }
-  | { t: "cut" | "heal" | "crash"; device: number }
+  | { t: "cut" | "heal" | "crash" | "lose"; device: number }
   | { t: "quiet" };
 const which = fc.integer({ min: 0, max: 2 });
 const many: fc.Arbitrary<Many> = fc.oneof(
@@ -491,7 +510,10 @@ const many: fc.Arbitrary<Many> = fc.oneof(
       size: fc.oneof(fc.nat(100), fc.nat(400_000)),
     }),
   },
-  { weight: 2, arbitrary: fc.record({ t: fc.constantFrom("cut" as const, "heal" as const), device: which }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ t: fc.constantFrom("cut" as const, "heal" as const, "lose" as const), device: which }),
+  },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("crash" as const), device: which }) },
   { weight: 1, arbitrary: fc.constant({ t: "quiet" as const }) },
 );
@@ -515,6 +537,7 @@ Deno.test({
         const d = devices[s.device];
         if (d === undefined) return;
         if (s.t === "cut") return d.link.disconnect();
+        if (s.t === "lose") return loseAnswer(d);
         if (s.t === "heal") return d.link.connected ? undefined : await d.link.connect();
         if (s.t === "crash") {
           devices[s.device] = await crash(server, d, d.link.id, d.link.connected);
@@ -543,7 +566,10 @@ Deno.test({
           if (!(error instanceof FsError && error.code === "unavailable")) throw error;
         }
       }
-      for (const d of devices) if (!d.link.connected) await d.link.connect();
+      for (const d of devices) {
+        d.link.after = () => {};
+        if (!d.link.connected) await d.link.connect();
+      }
       await quiet(devices);
       const listings: string[] = [];
       for (const d of devices) {
@@ -665,6 +691,58 @@ Deno.test({
 });
 
 Deno.test({
+  name:
+    "records that travelled together and whose answer was lost are not told twice, and build on what the server has",
+  ...unchecked,
+}, async () => {
+  for (const restart of [false, true]) {
+    const server = new FakeServer();
+    let a = await device(server, "a");
+    await a.fs.readdir(1, null, 100);
+    const expected = random(600_000, 1);
+    const large = await write(a.fs, 1, "large", expected.slice());
+    const log = await write(a.fs, 1, "log", text("start\n"));
+    assert.ok(await a.fs.drain(10_000));
+    a.link.disconnect();
+    let words = "start\n";
+    const change = async (n: number) => {
+      const file = await a.fs.open(large, O_RDWR, caller);
+      const piece = text(`change ${n}`);
+      await a.fs.write(large, file.fh, n * 50_000, piece, flags);
+      expected.set(piece, n * 50_000);
+      await a.fs.flush(large, file.fh, 0n);
+      a.fs.release(large, file.fh, 0n, false);
+      words += `line ${n}\n`;
+      await replace(a.fs, log, text(words));
+    };
+    for (let n = 0; n < 6; n++) await change(n);
+    const { lastRequest } = await server.index.device("a", "a");
+    loseAnswer(a);
+    await a.link.connect();
+    for (let i = 0; i < 500 && a.link.connected; i++) await systemClock.sleep(10);
+    assert.ok((await server.index.device("a", "a")).lastRequest > lastRequest, "the server has done it");
+    if (restart) a = await crash(server, a, "a", false);
+    await change(7);
+    // The first of them are heard of, and let go of, long before the others.
+    let applies = 0;
+    a.link.before = (method) => method === "apply" && ++applies > 2 ? systemClock.sleep(200) : Promise.resolve();
+    await a.link.connect();
+    await delivered(a);
+    a.link.before = () => Promise.resolve();
+    await change(8);
+    assert.ok(await a.fs.drain(10_000));
+    for (const side of [() => readAll(a.fs, large), async () => server.content(await contentOf(server, large))]) {
+      assert.ok(same(await side(), expected));
+    }
+    for (const side of [() => readAll(a.fs, log), async () => server.content(await contentOf(server, log))]) {
+      assert.deepEqual(await side(), text(words));
+    }
+    assert.equal((await server.index.readDir(1, null, 100)).length, 2, "no conflict copies");
+    await stop(a);
+  }
+});
+
+Deno.test({
   name: "what a crash of the server took back stays as the program left it, and is told again",
   sanitizeResources: false,
   sanitizeOps: false,
@@ -723,6 +801,7 @@ type Step =
   | { t: "remove"; file: number }
   | { t: "rename"; file: number; to: number }
   | { t: "cut" }
+  | { t: "lose" }
   | { t: "heal" }
   | { t: "crash" }
   | { t: "check"; file: number };
@@ -743,6 +822,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ t: fc.constant("remove" as const), file }) },
   { weight: 1, arbitrary: fc.record({ t: fc.constant("rename" as const), file, to: file }) },
   { weight: 1, arbitrary: fc.constant({ t: "cut" as const }) },
+  { weight: 1, arbitrary: fc.constant({ t: "lose" as const }) },
   { weight: 1, arbitrary: fc.constant({ t: "heal" as const }) },
   { weight: 1, arbitrary: fc.constant({ t: "crash" as const }) },
   { weight: 3, arbitrary: fc.record({ t: fc.constant("check" as const), file }) },
@@ -804,6 +884,7 @@ Deno.test({
           model.delete(name(s.file));
           model.set(name(s.to), old);
         } else if (s.t === "cut") d.link.disconnect();
+        else if (s.t === "lose") loseAnswer(d);
         else if (s.t === "heal") {
           if (!d.link.connected) await d.link.connect();
         } else if (s.t === "crash") {
@@ -823,8 +904,9 @@ Deno.test({
           if (!(error instanceof FsError && error.code === "unavailable" && !d.link.connected)) throw error;
         }
       }
+      d.link.after = () => {};
       if (!d.link.connected) await d.link.connect();
-      assert.ok(await d.fs.drain(10_000), "everything is delivered");
+      await delivered(d);
       for (let n = 0; n < 4; n++) {
         await check(n);
         const there = await server.index.lookup(1, name(n));
@@ -841,6 +923,9 @@ Deno.test({
     { numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 40) },
   );
 });
+async function contentOf(server: FakeServer, ino: number): Promise<string | null> {
+  return (await server.index.stat(ino))?.content ?? null;
+}
 function same(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

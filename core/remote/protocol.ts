@@ -55,7 +55,8 @@ export interface ApplyCall {
   readonly previous: number;
   /**
    * Several records of the sender under the number of the last: all are applied or none, and a failure is not remembered,
-   * so that they can be sent again one by one. Refused (`conflict`) when some of them have been applied already.
+   * so that they can be sent again one by one. When some of them have been applied already, the connection ends: the
+   * welcome of the next one tells which.
    */
   readonly group: boolean;
   /** Somebody waits for it to be durable (write policy `through`); else the server may gather more first. */

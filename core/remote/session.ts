@@ -2,7 +2,7 @@
 import { FsError, toFsError } from "../fs/error.ts";
 import type { Serial } from "../fs/serial.ts";
 import type { ServerCore } from "../indexed/core.ts";
-import type { DeviceInfo } from "../index/index.ts";
+import { type DeviceInfo, GROUP_OVERLAP } from "../index/index.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Socket, SocketEvents } from "../platform/sockets.ts";
 import type { Access } from "./auth.ts";
@@ -433,6 +433,8 @@ export class Session implements SocketEvents {
           ops,
         });
       } catch (error) {
+        // Only a welcome tells the sender which.
+        if (error instanceof FsError && error.details.operation === GROUP_OVERLAP) this.end(1012, error.message);
         // A failure the index remembers is as final, and as durable, as a success.
         if (request > 0 && this.#device !== null) {
           const { lastRequest } = await core.index.device(this.#device.id, this.#device.host);

@@ -69,6 +69,8 @@ export class FakeLink implements ServerLink {
   resumeFrom: () => { after: number | null; epoch: string | null } = () => ({ after: null, epoch: null });
   /** Called before each call; a test delays or fails it. */
   before: (method: Method, params: unknown) => Promise<void> = () => Promise.resolve();
+  /** Called when the server has done what was asked and has not answered yet; a test cuts the connection there. */
+  after: (method: Method) => void = () => {};
   device = 0;
   /** No news of durability: as if the server's disk took for ever. */
   holdDurable = false;
@@ -198,6 +200,7 @@ export class FakeLink implements ServerLink {
       }
     };
     const result = await run();
+    this.after(method);
     if (!this.connected) throw new FsError("unavailable", "cut off");
     return result as Calls[M]["result"];
   }
