@@ -6,6 +6,7 @@
  */
 import { FsError } from "../fs/error.ts";
 import type { Calls, ServerLink } from "../remote/protocol.ts";
+import { ReadAhead, type ReadPlan } from "./read_ahead.ts";
 import { MAX_CHUNK } from "../store/chunker.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
 import { Extents } from "../store/extents.ts";
@@ -31,11 +32,10 @@ import { type Database, openDatabase } from "../platform/sqlite.ts";
 /** Contents up to this many bytes go into slabs, whole. */
 export const SMALL_CONTENT = 256 * 1024;
 const SLAB_BYTES = 32 * 1024 * 1024;
-/** What a sequential reader gets in one request to the server, and how far ahead of it bytes are fetched. */
+/** What is fetched with one request to the server at most. */
 const WINDOW = 4 * 1024 * 1024;
-const READ_AHEAD = 2 * WINDOW;
-/** What a random reader gets at least. */
-const RANDOM_WINDOW = 128 * 1024;
+/** Requests under way for bytes nobody waits for yet, of all contents together. */
+const AHEAD_REQUESTS = 12;
 /** Large files that keep their descriptor and map in memory though nobody has them open. */
 const IDLE_BIG = 64;
 
@@ -61,8 +61,7 @@ interface Big {
   dirty: boolean;
   used: number;
   fetching: Fetching[];
-  /** Where the last fetch for a reader ended: a reader that goes on there is sequential. */
-  next: number;
+  readonly ahead: ReadAhead;
   view: ManifestView | null;
 }
 interface Slab {
@@ -101,6 +100,7 @@ export class ContentCache {
   readonly #slabs = new Map<number, Slab>();
   readonly #fetchingSmall = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
   #slab: Slab | null = null;
+  #aheadRequests = 0;
   #hits = 0;
   #misses = 0;
   #stopSaving: () => void;
@@ -299,7 +299,7 @@ export class ContentCache {
       dirty: false,
       used: this.#options.clock.now(),
       fetching: [],
-      next: -1,
+      ahead: new ReadAhead(size),
       view: null,
     };
     this.#big.set(hash, big);
@@ -357,7 +357,7 @@ export class ContentCache {
       dirty: true,
       used: this.#options.clock.now(),
       fetching: [],
-      next: -1,
+      ahead: new ReadAhead(size),
       view: null,
     };
     this.#big.set(hash, big);
@@ -390,10 +390,7 @@ export class ContentCache {
     big.used = this.#options.clock.now();
     this.#hits++;
     const done = preadFd(big.fd, into, offset) === into.length;
-    // A sequential reader that comes near the end of what is here is read ahead of.
-    if (done && big.next >= 0 && offset + into.length + WINDOW > big.next && big.next < size) {
-      this.#ahead(big, offset + into.length);
-    }
+    if (!big.present.covers(0, size)) this.#fetchAhead(big, big.ahead.read(offset, into.length));
     return done;
   }
 
@@ -414,17 +411,13 @@ export class ContentCache {
     const into = new Uint8Array(length);
     big.opens++;
     try {
+      const plan = big.ahead.read(offset, length);
       if (!big.present.covers(offset, offset + length)) {
         this.#misses++;
-        const sequential = big.next === offset || offset === 0 ||
-          (big.next > offset && big.next - offset <= READ_AHEAD);
-        const wanted = sequential ? Math.max(length, Math.min(WINDOW, size - offset)) : Math.max(length, RANDOM_WINDOW);
-        await raceAbort(this.#fetch(big, offset, Math.min(size, offset + wanted)), signal);
-        if (sequential) {
-          big.next = Math.min(size, offset + wanted);
-          this.#ahead(big, offset + length);
-        } else big.next = offset + length;
-      }
+        const missing = this.#fetch(big, plan.now.start, plan.now.end);
+        this.#fetchAhead(big, plan);
+        await raceAbort(missing, signal);
+      } else this.#fetchAhead(big, plan);
       if (preadFd(big.fd, into, offset) < length) {
         throw new FsError("corrupt", `the cached content ${hash} is cut short`);
       }
@@ -434,13 +427,15 @@ export class ContentCache {
     }
   }
 
-  #ahead(big: Big, position: number): void {
-    const end = Math.min(big.size, position + READ_AHEAD);
-    if (big.next >= end || big.fetching.length >= 4) return;
-    const start = big.next;
-    const stop = Math.min(big.size, start + WINDOW);
-    big.next = stop;
-    this.#fetch(big, start, stop).catch(() => {});
+  #fetchAhead(big: Big, { ahead }: ReadPlan): void {
+    for (const { start, end } of ahead) {
+      for (let at = start; at < end; at += WINDOW) {
+        const stop = Math.min(end, at + WINDOW);
+        if (this.#aheadRequests >= AHEAD_REQUESTS || big.present.covers(at, stop)) continue;
+        this.#aheadRequests++;
+        this.#fetch(big, at, stop).catch(() => {}).finally(() => this.#aheadRequests--);
+      }
+    }
   }
 
   /** Makes [start, end) present. */
@@ -502,6 +497,19 @@ export class ContentCache {
       at = until;
     }
     big.dirty = true;
+  }
+
+  /** Brings all of a content here. Throws unavailable and the like. */
+  async fetch(hash: string, size: number): Promise<void> {
+    if (this.isComplete(hash, size)) return;
+    if (size <= SMALL_CONTENT) return void await this.#fetchSmall(hash, size);
+    const big = this.#openBig(hash, size);
+    big.opens++;
+    try {
+      for (let at = 0; at < size; at += WINDOW) await this.#fetch(big, at, Math.min(size, at + WINDOW));
+    } finally {
+      big.opens--;
+    }
   }
 
   /** Is every byte of the content here? */

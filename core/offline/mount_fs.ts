@@ -36,6 +36,7 @@ import { Delivery, type Outgoing } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { Replica, type Touched } from "./replica.ts";
+import { SequencePrefetch } from "./sequence_prefetch.ts";
 
 export type WritePolicy = "back" | "through";
 export type ConnectionMode = "online" | "offline" | "reconnecting";
@@ -90,6 +91,7 @@ export class MountFs implements InodeFs {
   readonly #journal: Journal;
   readonly #cache: ContentCache;
   readonly #delivery: Delivery;
+  readonly #sequence: SequencePrefetch;
   readonly #stacks = new Map<number, LayerStack>();
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
@@ -151,6 +153,11 @@ export class MountFs implements InodeFs {
         settle: (out, error) => this.#settle(out, error),
         log: o.log,
       },
+    });
+    this.#sequence = new SequencePrefetch({
+      nameOf: (ino) => replica.tree.anyName(ino),
+      after: (parent, name, limit) => replica.isComplete(parent) ? replica.tree.readDir(parent, name, limit) : [],
+      fetch: (content, size) => cache.fetch(content, size),
     });
     o.link.resumeFrom = () => ({ after: this.#seq, epoch: this.#replica.getMeta("epoch") });
     o.link.onUp((welcome) => this.#up(welcome));
@@ -1013,6 +1020,10 @@ export class MountFs implements InodeFs {
     }
     open.opens++;
     this.#retain(open, node);
+    if (open.retained !== null && this.#mode === "online") {
+      const { hash, size } = open.retained;
+      if (this.#sequence.expects(node.ino) || !this.#cache.isComplete(hash, size)) this.#sequence.opened(node.ino);
+    }
     const fh = this.#nextFh++;
     this.#handles.set(fh, { ino: node.ino, created: null });
     // The kernel's pages are of this content, or were written through us: they may stay.
