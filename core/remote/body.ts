@@ -24,8 +24,37 @@ export function cutBody(announced: number | null, got: number): FsError {
   });
 }
 
-/** All of a request's body. Throws file_too_large beyond `limit` bytes, invalid_input when it is cut short. */
-export async function readBody(request: Request, limit: number): Promise<Uint8Array<ArrayBuffer>> {
+/** Large buffers that are used again: thrown away, they pile up faster than the collector takes them. */
+export class SpareBuffers {
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+  readonly #most: number;
+
+  /** `most`: buffers kept. */
+  constructor(most: number) {
+    this.#most = most;
+  }
+  /** A buffer of at least `length` bytes, with anything in it. */
+  take(length: number): Uint8Array<ArrayBuffer> {
+    const at = this.#spare.findIndex((buffer) => buffer.length >= length);
+    const [found] = at < 0 ? [] : this.#spare.splice(at, 1);
+    return found ?? new Uint8Array(length);
+  }
+  /** Nobody uses the buffer any more. */
+  give(buffer: Uint8Array<ArrayBuffer>): void {
+    if (this.#spare.length >= this.#most) this.#spare.shift();
+    this.#spare.push(buffer);
+  }
+}
+
+/**
+ * All of a request's body; with `spare`, in one of its buffers. Throws file_too_large beyond `limit` bytes, invalid_input
+ * when it is cut short.
+ */
+export async function readBody(
+  request: Request,
+  limit: number,
+  spare?: SpareBuffers,
+): Promise<Uint8Array<ArrayBuffer>> {
   const announced = announcedLength(request);
   const tooLarge = () =>
     new FsError("file_too_large", `the request's body is larger than the ${limit} bytes this call takes`, { limit });
@@ -34,7 +63,7 @@ export async function readBody(request: Request, limit: number): Promise<Uint8Ar
     if (announced !== null && announced > 0) throw cutBody(announced, 0);
     return new Uint8Array();
   }
-  let out = new Uint8Array(announced ?? 64 * 1024);
+  let out = spare?.take(announced ?? 64 * 1024) ?? new Uint8Array(announced ?? 64 * 1024);
   let length = 0;
   try {
     for await (const part of request.body) {

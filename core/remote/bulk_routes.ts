@@ -1,7 +1,7 @@
 /** `POST /v1/chunks` and `GET /v1/contents/HASH`: bytes by identity, for mounts. */
 import { FsError } from "../fs/error.ts";
 import { requireScope } from "./auth.ts";
-import { gather, inPieces, readBody } from "./body.ts";
+import { gather, inPieces, readBody, SpareBuffers } from "./body.ts";
 import { parseRange } from "./byte_range.ts";
 import type { Call, ServerContext } from "./context.ts";
 import { methodNotAllowed } from "./file_routes.ts";
@@ -10,6 +10,8 @@ import { MAX_CHUNKS_BODY } from "./protocol.ts";
 import { decodeChunks } from "./wire.ts";
 
 const WHOLE = 4 * 1024 * 1024;
+/** For the bodies of `POST /v1/chunks`. */
+const bodies = new SpareBuffers(4);
 /** A mount that has a token for a subtree only could read the rest by identity. */
 function requireWholeTree(call: Call): void {
   if (call.access.path === "/") return;
@@ -20,9 +22,14 @@ export async function chunks(context: ServerContext, call: Call): Promise<Respon
   if (call.method !== "POST") return methodNotAllowed("POST");
   requireScope(call.access, "write");
   requireWholeTree(call);
-  const parts = decodeChunks(await readBody(call.request, MAX_CHUNKS_BODY));
-  await context.core.chunks.put(parts, { verify: true });
-  return jsonResponse({ stored: parts.length });
+  const body = await readBody(call.request, MAX_CHUNKS_BODY, bodies);
+  try {
+    const parts = decodeChunks(body);
+    await context.core.chunks.put(parts, { verify: true });
+    return jsonResponse({ stored: parts.length });
+  } finally {
+    bodies.give(new Uint8Array(body.buffer));
+  }
 }
 
 export async function contents(context: ServerContext, call: Call): Promise<Response> {

@@ -37,6 +37,7 @@ export class OpenPack {
   readonly #fd: Fd;
   readonly #toc: PackTocBuilder;
   #end: number;
+  #scratch = new Uint8Array(0);
   #dirty = false;
   #syncing: Promise<void> | null = null;
   #failed: FsError | null = null;
@@ -127,7 +128,10 @@ export class OpenPack {
   }
 
   async #writeRecords(chunks: readonly ChunkToStore[], start: number, total: number): Promise<void> {
-    const buffer = new Uint8Array(Math.min(total, GATHER + RECORD_HEADER_LENGTH));
+    const wanted = Math.min(total, GATHER + RECORD_HEADER_LENGTH);
+    // One writer at a time: large buffers are kept, or the collector lags behind a fast writer by hundreds of megabytes.
+    if (this.#scratch.length < wanted) this.#scratch = new Uint8Array(wanted);
+    const buffer = this.#scratch;
     let at = start;
     let filled = 0;
     const flush = async () => {
