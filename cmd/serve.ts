@@ -89,11 +89,12 @@ async function serve(context: Context, options: Options): Promise<void> {
 }
 
 async function run(context: Context, config: Config, options: Options, log: Logger): Promise<void> {
-  const [{ openTiers }, { openServerCore }, { serveRemote }, { serveControl }] = await Promise.all([
+  const [{ openTiers }, { openServerCore }, { serveRemote }, { serveControl }, { lockFile }] = await Promise.all([
     import("./serve_tiers.ts"),
     import("../core/indexed/open_core.ts"),
     import("../core/remote/server.ts"),
     import("../core/remote/control.ts"),
+    import("../core/remote/lock_memory.ts"),
   ]);
   const { daemon, upload, eviction, limits } = config;
   const stores = await openTiers(config, (message) => log.warn(message));
@@ -120,6 +121,8 @@ async function run(context: Context, config: Config, options: Options, log: Logg
       version: VERSION,
       log: (message) => log.warn(message),
       insecureNoAuth: options.insecureNoAuth === true || daemon.insecure,
+      lockLeaseMs: daemon.lockLeaseMs,
+      lockMemory: lockFile(`${daemon.stateDir}/locks.json`, (message) => log.warn(message)),
       ...(limits.requestsPerSecond !== null && { requestsPerSecond: limits.requestsPerSecond }),
       ...(tls !== undefined && { tls }),
     });

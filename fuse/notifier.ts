@@ -49,8 +49,14 @@ export class Notifier implements KernelNotifier {
   /** The node (of an entry: its directory) of invalidation t at t modulo RECENT. */
   readonly #recent = new Float64Array(RECENT);
   readonly #port: NotifierPort;
-  readonly #inodes = new Map<number, boolean>();
-  readonly #entries = new Map<string, { parent: number; name: string }>();
+  readonly #inodes = new Map<number, { data: boolean; number: number }>();
+  readonly #entries = new Map<string, { parent: number; name: string; number: number }>();
+  /** Numbers of what was asked for: of the last, of the sweep that is due or under way, of writes that have not returned. */
+  #asked = 0;
+  #sweepNumber = Infinity;
+  #taken = 0;
+  readonly #writing = new Map<Uint8Array<ArrayBuffer>, number>();
+  #waiting: { number: number; resolve: () => void }[] = [];
   readonly #free: Uint8Array<ArrayBuffer>[] = [];
   /** Nodes whose attributes a pending invalidateAll still has to expire; next index to send. */
   #sweep: Float64Array<ArrayBuffer> | null = null;
@@ -85,6 +91,8 @@ export class Notifier implements KernelNotifier {
     this.#entries.clear();
     this.#sweep = null;
     this.#epoch = false;
+    this.#sweepNumber = Infinity;
+    this.#tell();
     return this.settled();
   }
 
@@ -92,6 +100,34 @@ export class Notifier implements KernelNotifier {
   settled(): Promise<void> {
     if (this.#inFlight === 0 && this.#queued() === 0) return Promise.resolve();
     return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Resolves when everything that was asked for so far has been written to the kernel, whatever comes after it. */
+  told(): Promise<void> {
+    const number = this.#asked;
+    if (number < this.#oldest()) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push({ number, resolve }));
+  }
+  /** Number of the oldest that is queued or being written. */
+  #oldest(): number {
+    let oldest = this.#sweepNumber;
+    for (const { number } of this.#entries.values()) {
+      oldest = Math.min(oldest, number);
+      break;
+    }
+    for (const { number } of this.#inodes.values()) {
+      oldest = Math.min(oldest, number);
+      break;
+    }
+    for (const number of this.#writing.values()) oldest = Math.min(oldest, number);
+    return oldest;
+  }
+  #tell(): void {
+    if (this.#waiting.length === 0) return;
+    const oldest = this.#oldest();
+    const waiting = this.#waiting;
+    this.#waiting = waiting.filter(({ number }) => number >= oldest);
+    for (const { number, resolve } of waiting) if (number < oldest) resolve();
   }
 
   stats(): NotifierStats {
@@ -122,12 +158,12 @@ export class Notifier implements KernelNotifier {
     const before = this.#inodes.get(ino);
     if (before === undefined) {
       if (this.#full()) return;
-      this.#inodes.set(ino, data);
+      this.#inodes.set(ino, { data, number: ++this.#asked });
       this.#pump();
       return;
     }
     this.#merged++;
-    if (data && !before) this.#inodes.set(ino, true);
+    if (data) before.data = true;
   }
 
   invalidateEntry(parent: number, name: string): void {
@@ -139,7 +175,7 @@ export class Notifier implements KernelNotifier {
       return;
     }
     if (this.#full()) return;
-    this.#entries.set(key, { parent, name });
+    this.#entries.set(key, { parent, name, number: ++this.#asked });
     this.#pump();
   }
 
@@ -153,6 +189,7 @@ export class Notifier implements KernelNotifier {
     if (this.#closed) return;
     this.#all++;
     this.#epoch = true;
+    this.#sweepNumber = Math.min(this.#oldest(), ++this.#asked);
     this.#entries.clear();
     this.#sweep = null;
     this.#sweepNext = 0;
@@ -166,6 +203,7 @@ export class Notifier implements KernelNotifier {
 
   #full(): boolean {
     if (this.#inodes.size + this.#entries.size < QUEUE_LIMIT) return false;
+    this.#sweepNumber = this.#oldest();
     this.#inodes.clear();
     this.invalidateAll();
     return true;
@@ -179,6 +217,7 @@ export class Notifier implements KernelNotifier {
         this.#free.push(buffer);
         break;
       }
+      this.#writing.set(buffer, this.#taken);
       this.#inFlight++;
       this.#sent++;
       this.#port.write(buffer, length).then(() => this.#done(buffer), () => this.#done(buffer));
@@ -191,8 +230,10 @@ export class Notifier implements KernelNotifier {
   #done(buffer: Uint8Array<ArrayBuffer>): void {
     // Whatever it returned: "not cached" (ENOENT) is the only failure the kernel has for a well-formed message.
     this.#inFlight--;
+    this.#writing.delete(buffer);
     this.#free.push(buffer);
     this.#pump();
+    this.#tell();
   }
 
   /** Takes the next message off the queue; its length, 0 when there is none. */
@@ -201,15 +242,20 @@ export class Notifier implements KernelNotifier {
       this.#epoch = false;
       this.#sweep = this.#port.knownInodes();
       this.#sweepNext = 0;
-      this.#inodes.set(ROOT_ID, true);
+      this.#taken = this.#sweepNumber;
+      this.#inodes.set(ROOT_ID, { data: true, number: ++this.#asked });
       if (this.#minor >= MINOR_INC_EPOCH) return header(buffer, NOTIFY_INC_EPOCH, 0);
     }
+    const [firstInode] = this.#inodes.values();
     for (const [key, entry] of this.#entries) {
+      if (firstInode !== undefined && firstInode.number < entry.number) break;
       this.#entries.delete(key);
+      this.#taken = entry.number;
       return entryMessage(buffer, entry.parent, entry.name, this.#entryFlags);
     }
-    for (const [ino, data] of this.#inodes) {
+    for (const [ino, { data, number }] of this.#inodes) {
       this.#inodes.delete(ino);
+      this.#taken = number;
       return inodeMessage(buffer, ino, data);
     }
     const sweep = this.#sweep;
@@ -217,8 +263,10 @@ export class Notifier implements KernelNotifier {
     const ino = sweep[this.#sweepNext++];
     if (ino === undefined) {
       this.#sweep = null;
+      this.#sweepNumber = Infinity;
       return 0;
     }
+    this.#taken = this.#sweepNumber;
     return inodeMessage(buffer, ino, false);
   }
 }

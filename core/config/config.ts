@@ -83,6 +83,7 @@ export interface Config {
     readonly listen: { readonly hostname: string; readonly port: number };
     readonly stateDir: string;
     readonly mountPath: string | null;
+    readonly lockLeaseMs: number;
     readonly tokenFile: string | null;
     readonly tls: { readonly certFile: string; readonly keyFile: string } | null;
     readonly insecure: boolean;
@@ -369,6 +370,7 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
         ? null
         : { certFile: absolute(daemon.tls_cert), keyFile: absolute(daemon.tls_key) },
       insecure: daemon.insecure,
+      lockLeaseMs: daemon.lock_lease,
       logLevel: daemon.log_level,
       logFormat: daemon.log_format,
     },

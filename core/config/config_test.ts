@@ -144,6 +144,7 @@ Deno.test("the example of the contract means what it says", () => {
   assert.equal(config.limits.maxTotalSize, 2 * 1024 ** 4);
   assert.equal(config.limits.requestsPerSecond, 2000);
   assert.equal(config.daemon.mountPath, "/mnt/anyfs");
+  assert.equal(config.daemon.lockLeaseMs, 30_000);
 });
 
 Deno.test("every kind of store is read", () => {

@@ -151,6 +151,11 @@ export const SECTIONS = {
         "false",
         "Serve an address that isn't loopback without tokens: only behind something that checks.",
       ),
+      lock_lease: key(
+        v.optional(duration, "30s"),
+        '"30s"',
+        "How long a mount that has lost its connection keeps its file locks against others who want them.",
+      ),
       log_level: key(
         v.optional(choice("trace", "debug", "info", "warn", "error"), "info"),
         '"info"',

@@ -69,6 +69,8 @@ export interface KernelNotifier {
   invalidateEntry(parent: number, name: string): void;
   /** Every cached entry is looked up again at next use. */
   invalidateAll(): void;
+  /** Resolves when the kernel has heard of everything that was asked for so far. Never to be awaited by a read or lookup. */
+  told?(): Promise<void>;
 }
 
 export interface InodeFs {

@@ -171,6 +171,10 @@ export class Delivery {
   takeRequest(): number {
     return this.#nextRequest++;
   }
+  /** The number the next record will have, or a lower one. */
+  get nextRequest(): number {
+    return this.#nextRequest;
+  }
   get pending(): { records: number; bytes: number } {
     return { records: this.#queue.length, bytes: this.#pendingBytes };
   }

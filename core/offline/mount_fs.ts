@@ -10,6 +10,7 @@ import {
   type Caller,
   type InodeFs,
   type KernelNotifier,
+  type LockRequest,
   type OpenResult,
   RENAME_NOREPLACE,
   type WriteFlags,
@@ -24,6 +25,7 @@ import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   ftruncateFd,
+  O_EXCL,
   O_TRUNC,
   statVfs,
   unlinkPath,
@@ -35,6 +37,7 @@ import { ContentCache, SMALL_CONTENT } from "./content_cache.ts";
 import { Delivery, type Outgoing } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
 import { Layer, LayerStack } from "./layers.ts";
+import { MountLocks } from "./mount_locks.ts";
 import { Replica, type Touched } from "./replica.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
 
@@ -92,6 +95,7 @@ export class MountFs implements InodeFs {
   readonly #cache: ContentCache;
   readonly #delivery: Delivery;
   readonly #sequence: SequencePrefetch;
+  readonly #locks: MountLocks;
   readonly #stacks = new Map<number, LayerStack>();
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
@@ -158,6 +162,15 @@ export class MountFs implements InodeFs {
       nameOf: (ino) => replica.tree.anyName(ino),
       after: (parent, name, limit) => replica.isComplete(parent) ? replica.tree.readDir(parent, name, limit) : [],
       fetch: (content, size) => cache.fetch(content, size),
+    });
+    this.#locks = new MountLocks({
+      link: o.link,
+      clock: o.clock,
+      log: o.log,
+      settle: (ino) => this.#settleWrites(ino),
+      isDirty: (ino) => this.#stacks.has(ino) || replica.isPendingNode(ino),
+      refresh: (ino) => this.#asTheServerHasIt(ino),
+      alone: () => this.#others === 0,
     });
     o.link.resumeFrom = () => ({ after: this.#seq, epoch: this.#replica.getMeta("epoch") });
     o.link.onUp((welcome) => this.#up(welcome));
@@ -283,6 +296,7 @@ export class MountFs implements InodeFs {
     this.#mode = "online";
     this.#replica.commit();
     this.#o.log("online");
+    this.#locks.up(welcome.run);
     this.#resolveBases().then(() => {
       if (this.#welcome !== welcome || this.#mode !== "online") return;
       this.#delivery.up(welcome.lastRequest);
@@ -310,6 +324,7 @@ export class MountFs implements InodeFs {
     this.#mode = "reconnecting";
     this.#others = null;
     this.#delivery.down();
+    this.#locks.down();
   }
   #setSeq(seq: number): void {
     if (this.#seq !== null && seq <= this.#seq) return;
@@ -778,9 +793,11 @@ export class MountFs implements InodeFs {
     rdev: number,
     caller: Caller,
     target?: string,
+    exclusive = true,
   ): Promise<Stat> {
     this.#writable();
     const dir = await this.#parentFor(parent, name);
+    if (exclusive) await this.#reserve(parent, name);
     const S_ISGID = 0o2000;
     let gid = caller.gid;
     let bits = mode;
@@ -802,6 +819,28 @@ export class MountFs implements InodeFs {
       time: this.#time(),
     }]);
     return this.#mustStat(ino);
+  }
+  /**
+   * Who makes a name that must not exist yet (O_EXCL, mkdir, symlink, link) may take it for a lock: while others are
+   * connected the server is asked whether this mount is the first. Throws already_exists.
+   */
+  async #reserve(parent: number, name: string): Promise<void> {
+    if (this.#mode !== "online" || this.#others === 0) return;
+    const { link } = this.#o;
+    let answer: { free: boolean; ino: number };
+    try {
+      answer = await link.call("reserveName", { parent, name, from: this.#delivery.nextRequest });
+    } catch (error) {
+      // Cut off: from here on it is as without a connection.
+      if (toFsError(error).code === "unavailable") return;
+      throw error;
+    }
+    const here = this.#replica.tree.entry(parent, name);
+    // What the server still has and we have removed is on its way out, and the name stays ours.
+    const going = answer.ino !== 0 && here === 0 && this.#replica.isPendingEntry(parent, name);
+    if (answer.free && here === 0 && (answer.ino === 0 || going)) return;
+    if (answer.free) void link.call("freeName", { parent, name }).catch(() => {});
+    throw new FsError("already_exists", "the name is taken", { path: name });
   }
   #mustStat(ino: number): Stat {
     const stat = this.#replica.stat(ino);
@@ -894,6 +933,7 @@ export class MountFs implements InodeFs {
   async link(ino: number, newParent: number, newName: string, _caller: Caller): Promise<Stat> {
     this.#writable();
     await this.#parentFor(newParent, newName);
+    await this.#reserve(newParent, newName);
     await this.#stat(ino);
     this.#commit([{ t: "link", ino, parent: newParent, name: newName, time: this.#time() }]);
     return this.#mustStat(ino);
@@ -1073,10 +1113,11 @@ export class MountFs implements InodeFs {
     parent: number,
     name: string,
     mode: number,
-    _flags: number,
+    flags: number,
     caller: Caller,
   ): Promise<{ stat: Stat; open: OpenResult }> {
-    const stat = await this.#make(parent, name, S_IFREG | (mode & 0o7777), 0, caller);
+    const exclusive = (flags & O_EXCL) !== 0;
+    const stat = await this.#make(parent, name, S_IFREG | (mode & 0o7777), 0, caller, undefined, exclusive);
     const open = this.#openHandle(stat);
     const handle = this.#handles.get(open.fh);
     // Close of a file that stays empty has to make its creation durable.
@@ -1142,7 +1183,8 @@ export class MountFs implements InodeFs {
     return into;
   }
 
-  write(ino: number, _fh: number, offset: number, data: Uint8Array, flags: WriteFlags): Awaitable<number> {
+  write(ino: number, fh: number, offset: number, data: Uint8Array, flags: WriteFlags): Awaitable<number> {
+    this.#needLock(fh);
     const node = this.#stat(ino);
     if (node instanceof Promise) {
       const copy = data.slice();
@@ -1287,7 +1329,12 @@ export class MountFs implements InodeFs {
       cancel();
     }
   }
-  flush(ino: number, fh: number, _owner: bigint): Awaitable<void> {
+  flush(ino: number, fh: number, owner: bigint): Awaitable<void> {
+    const flushed = this.#flushFile(ino, fh);
+    if (!(flushed instanceof Promise)) return this.#locks.closed(ino, owner);
+    return flushed.finally(() => this.#locks.closed(ino, owner));
+  }
+  #flushFile(ino: number, fh: number): Awaitable<void> {
     if (this.#stacks.has(ino)) return this.#flushNode(ino, true);
     const handle = this.#handles.get(fh);
     const created = handle?.created ?? null;
@@ -1297,12 +1344,18 @@ export class MountFs implements InodeFs {
     if (created.state === "visible" && this.#o.policy === "back") return;
     return this.#awaitVisible(created);
   }
-  async fsync(ino: number, _fh: number, _dataOnly: boolean): Promise<void> {
+  /** Whoever has lost a lock must not go on as if he had it. */
+  #needLock(fh: number): void {
+    if (this.#locks.isLost(fh)) throw errorFromErrno(Errno.EIO, "a lock taken through this descriptor was lost");
+  }
+  async fsync(ino: number, fh: number, _dataOnly: boolean): Promise<void> {
+    this.#needLock(fh);
     await this.#flushNode(ino, this.#o.policy === "through");
     await this.#journal.sync();
   }
   release(ino: number, fh: number, _owner: bigint, _flock: boolean): void {
     this.#handles.delete(fh);
+    this.#locks.released(fh);
     const open = this.#open.get(ino);
     if (open === undefined) return;
     open.opens--;
@@ -1332,6 +1385,36 @@ export class MountFs implements InodeFs {
     } else if (mode === FALLOC_FL_KEEP_SIZE) return;
     else throw new FsError("not_supported", "this kind of fallocate is not supported");
     this.#wrote(ino, stack, false);
+  }
+
+  // --- locks ---
+
+  getlk(ino: number, _fh: number, lock: LockRequest): Awaitable<LockRequest | null> {
+    return this.#locks.getlk(ino, lock);
+  }
+  setlk(ino: number, fh: number, lock: LockRequest, wait: boolean, signal: AbortSignal): Awaitable<void> {
+    return this.#locks.setlk(ino, fh, lock, wait, signal);
+  }
+  /** Journals the file's bytes; `visible` resolves when everybody sees them, and all that was journaled before. */
+  async #settleWrites(ino: number): Promise<{ visible: Promise<void> }> {
+    if (this.#stacks.get(ino)?.open) await this.#flushNode(ino, false);
+    // A rename or removal belongs to what a program did before it unlocked (the end of a SQLite transaction is one).
+    const last = this.#delivery.list().findLast((out) => out.state !== "visible");
+    if (last === undefined) return { visible: Promise.resolve() };
+    this.#delivery.hurry();
+    return { visible: last.visible.promise };
+  }
+  /** What the server told before it answered is taken over already; the kernel has to have heard of it too. */
+  async #asTheServerHasIt(ino: number): Promise<void> {
+    if (this.#missedNodes.delete(ino)) {
+      try {
+        this.#nodeNow(ino, await this.#o.link.call("stat", { ino }));
+      } catch (error) {
+        this.#missedNodes.add(ino);
+        throw error;
+      }
+    }
+    await this.#notifier?.told?.();
   }
 
   // --- the rest ---
@@ -1403,6 +1486,7 @@ export class MountFs implements InodeFs {
       pending: this.#delivery.pending,
       cache: this.#cache.stats(),
       openFiles: this.#open.size,
+      locks: this.#locks.status(),
     };
   }
   clearCache(): number {
@@ -1431,6 +1515,7 @@ export class MountFs implements InodeFs {
   /** After destroy. */
   async close(): Promise<void> {
     this.#stopSync();
+    this.#locks.close();
     this.#delivery.stop();
     await this.#journal.close();
     this.#replica.close();

@@ -78,6 +78,27 @@ export interface PushedChange extends Change {
   readonly stat: Stat | null;
 }
 
+/** A lock as it travels; a flock(2) lock is on the whole file. `end` is included; 2^53 - 1: to the end of the file. */
+export interface WireLock {
+  readonly ino: number;
+  readonly flock: boolean;
+  /** The kernel's number for the process (fcntl) or the open file (flock, OFD), in hexadecimal. */
+  readonly owner: string;
+  readonly type: "read" | "write";
+  readonly start: number;
+  readonly end: number;
+  readonly pid: number;
+}
+export interface LockAnswer {
+  readonly state: "granted" | "taken" | "deadlock" | "cancelled";
+  /** The device decides this file's locks by itself until a `recall`. */
+  readonly own: boolean;
+  /** What stands in the way, where it is known; `pid` is 0 for another device's. */
+  readonly by:
+    | { readonly type: "read" | "write"; readonly start: number; readonly end: number; readonly pid: number }
+    | null;
+}
+
 /** The calls: parameters and results. */
 export interface Calls {
   hello: { params: Hello; result: Welcome };
@@ -99,6 +120,32 @@ export interface Calls {
   announce: { params: { ino: number; pending: boolean }; result: null };
   /** Resolves true when no client holds newer content of the file, false after the time. */
   waitDelivered: { params: { ino: number; timeoutMs: number }; result: boolean };
+  /**
+   * Asks for a lock, at once or (`wait`) until it is free; then the answer may take for ever. `ticket`: the client's number
+   * for `cancelLock`. `mayOwn`: nothing else of this file is being asked for.
+   */
+  lock: { params: WireLock & { wait: boolean; ticket: number; mayOwn: boolean }; result: LockAnswer };
+  cancelLock: { params: { ticket: number }; result: null };
+  unlock: { params: { ino: number; flock: boolean; owner: string; start: number; end: number }; result: null };
+  /** What would stand in the way? */
+  testLock: { params: WireLock; result: LockAnswer };
+  /**
+   * First after every hello: what the client believes to hold (`fresh`: taken while there was no connection), and the
+   * files it owns, since that run of the server. Answers the places in `locks` of those it does not hold, and the files
+   * it does own.
+   */
+  claimLocks: {
+    params: { run: string | null; locks: readonly (WireLock & { fresh: boolean })[]; own: readonly number[] };
+    result: { lost: number[]; own: number[] };
+  };
+  /** The answer to `recall`, when all that was written is visible: the locks of the file now. */
+  giveBackLocks: { params: { ino: number; locks: readonly WireLock[] }; result: null };
+  /**
+   * "I am about to create this name, with request `from` or a later one": `free` false when another device said so before.
+   * `ino`: what has the name now, 0: nothing; the name is reserved either way.
+   */
+  reserveName: { params: { parent: number; name: string; from: number }; result: { free: boolean; ino: number } };
+  freeName: { params: { parent: number; name: string }; result: null };
   ping: { params: null; result: number };
   /** What was held back when the `hurry` push with this number came has been told. */
   hurried: { params: { n: number }; result: null };
@@ -117,6 +164,8 @@ export interface Pushes {
   peers: { readonly others: number };
   /** Somebody wants to look: tell what was held back, then say `hurried` with the same number. */
   hurry: { readonly n: number };
+  /** Another device wants a lock of a file this one owns. */
+  recall: { readonly ino: number };
   /** Forget what is cached: a group of changes was taken back. */
   reset: { readonly seq: number };
 }

@@ -18,7 +18,10 @@ import { once } from "./idempotency.ts";
 import { Rates } from "./limits.ts";
 import { metrics } from "./metrics_route.ts";
 import { PLAIN_HEADERS, problemResponse } from "./problem.ts";
+import { ReservedNames } from "./reserved_names.ts";
 import { Session, type SessionHub } from "./session.ts";
+import { forgetfulLocks } from "./lock_memory.ts";
+import { type LockMemory, SharedLocks } from "./shared_locks.ts";
 
 export interface RemoteServerOptions {
   readonly hostname: string;
@@ -32,6 +35,10 @@ export interface RemoteServerOptions {
   readonly insecureNoAuth?: boolean;
   /** Requests a second one token (or address) may make. @default no limit */
   readonly requestsPerSecond?: number;
+  /** How long a mount's locks outlive its connection, ms. @default 30,000 */
+  readonly lockLeaseMs?: number;
+  /** Where it is kept who may claim locks after a restart. @default nowhere: every restart ends all locks */
+  readonly lockMemory?: LockMemory;
   readonly log?: (message: string) => void;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -51,6 +58,8 @@ export interface RemoteServer {
   close(graceMs?: number): Promise<void>;
 }
 
+/** How long locks outlive a connection, unless the configuration says otherwise. */
+export const LOCK_LEASE_MS = 30_000;
 /** Clients have so long to answer a goodbye. */
 const GOODBYE_MS = 1_000;
 /** Session tokens are looked at again so often: a revoked one ends its mount. */
@@ -91,6 +100,8 @@ class Server implements RemoteServer, SessionHub {
   readonly clock: Clock;
   readonly feed: Feed;
   readonly busy: BusyTable;
+  readonly locks: SharedLocks;
+  readonly names = new ReservedNames();
   readonly devices = new Serial();
   readonly run: string;
   readonly context: ServerContext;
@@ -131,6 +142,18 @@ class Server implements RemoteServer, SessionHub {
         if (pending || !this.busy.isBusy(ino, session.device)) session.tellBusy(ino, pending);
       }
     });
+    this.locks = new SharedLocks({
+      clock: this.clock,
+      run: this.run,
+      leaseMs: options.lockLeaseMs ?? LOCK_LEASE_MS,
+      memory: options.lockMemory ?? forgetfulLocks(),
+      recall: (device, ino) => {
+        const session = this.#sessions.get(device);
+        session?.tellRecall(ino);
+        return session !== undefined;
+      },
+      log: this.#log,
+    });
     this.context = {
       core,
       clock: this.clock,
@@ -163,6 +186,7 @@ class Server implements RemoteServer, SessionHub {
         { operation: "serve" },
       );
     }
+    await this.locks.start();
     this.startSeq = await this.core.index.lastSeq();
     this.#http = await serveHttp({
       hostname,
@@ -298,6 +322,7 @@ class Server implements RemoteServer, SessionHub {
     this.#sessions.set(session.device, session);
     this.#tellPeers();
     this.busy.arrived(session.device);
+    this.locks.arrived(session.device);
     if (earlier !== undefined && earlier !== session) earlier.replaced();
   }
   left(session: Session): void {
@@ -306,6 +331,8 @@ class Server implements RemoteServer, SessionHub {
     this.#sessions.delete(session.device);
     this.#tellPeers();
     this.busy.left(session.device);
+    this.locks.left(session.device);
+    this.names.left(session.device);
   }
   peers(): number {
     return Math.max(0, this.#sessions.size - 1);
@@ -353,6 +380,7 @@ class Server implements RemoteServer, SessionHub {
     for (const session of [...this.#all]) session.end(1001, "the server is shutting down");
     this.feed.close();
     this.busy.close();
+    this.locks.close();
     const late = new AbortController();
     const limit = this.clock.sleep(Math.min(graceMs, GOODBYE_MS), late.signal).catch(() => {});
     await Promise.race([Promise.all(this.#sockets), limit]);

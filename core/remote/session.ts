@@ -11,6 +11,8 @@ import { CLOSE_DENIED, CLOSE_PROTOCOL, CLOSE_REPLACED, CLOSE_SLOW } from "./clos
 import { attachStats, type Batch, type Feed } from "./feed.ts";
 import type { Rate } from "./limits.ts";
 import { type Applied, type Calls, type Hello, type Method, PROTOCOL_VERSION, type Welcome } from "./protocol.ts";
+import { MAX_RESERVED, type ReservedNames } from "./reserved_names.ts";
+import type { SharedLocks } from "./shared_locks.ts";
 import {
   CALLS,
   type ClientFrame,
@@ -30,6 +32,8 @@ export interface SessionHub {
   readonly clock: Clock;
   readonly feed: Feed;
   readonly busy: BusyTable;
+  readonly locks: SharedLocks;
+  readonly names: ReservedNames;
   /** Requests of one device are applied one after the other, whatever connection they come by. */
   readonly devices: Serial;
   readonly run: string;
@@ -290,6 +294,9 @@ export class Session implements SocketEvents {
     cancel();
     this.#hurrying.delete(n);
   }
+  tellRecall(ino: number): void {
+    if (this.#greeted) this.#send(encodePush("recall", { ino }));
+  }
   tellReset(seq: number): void {
     if (this.#greeted) this.#send(encodePush("reset", { seq }));
   }
@@ -397,6 +404,44 @@ export class Session implements SocketEvents {
       await this.#hub.feed.told();
       return delivered;
     },
+    async lock(call) {
+      if (call.type === "write") this.#mayWrite("lock");
+      const answer = await this.#hub.locks.lock(this.device, call, this.#ended.signal);
+      // Who has the lock has heard of everything that was done before it was released.
+      if (answer.state === "granted") await this.#hub.feed.told();
+      return answer;
+    },
+    cancelLock({ ticket }) {
+      this.#hub.locks.cancel(this.device, ticket);
+      return Promise.resolve(null);
+    },
+    unlock(call) {
+      this.#hub.locks.unlock(this.device, call);
+      return Promise.resolve(null);
+    },
+    testLock(call) {
+      return this.#hub.locks.test(this.device, call, this.#ended.signal);
+    },
+    claimLocks(call) {
+      return this.#hub.locks.claim(this.device, call);
+    },
+    giveBackLocks(call) {
+      this.#hub.locks.giveBack(this.device, call);
+      return Promise.resolve(null);
+    },
+    async reserveName({ parent, name, from }) {
+      this.#mayWrite("reserveName");
+      const { names, core } = this.#hub;
+      if (names.countOf(this.device) >= MAX_RESERVED || !names.take(this.device, parent, name, from)) {
+        return { free: false, ino: 0 };
+      }
+      // Looked up after it was reserved: whoever was faster is seen.
+      return { free: true, ino: (await core.index.lookup(parent, name))?.ino ?? 0 };
+    },
+    freeName({ parent, name }) {
+      this.#hub.names.give(this.device, parent, name);
+      return Promise.resolve(null);
+    },
     ping() {
       return this.#hub.core.index.lastSeq();
     },
@@ -414,7 +459,7 @@ export class Session implements SocketEvents {
 
   async #apply(call: Calls["apply"]["params"]): Promise<Applied> {
     this.#mayWrite("apply");
-    const { core, devices, feed } = this.#hub;
+    const { core, devices, feed, names } = this.#hub;
     const { request, previous, group, urgent, chunks, manifests, ops } = call;
     // Bytes may be stored side by side; the operations take effect in the order they were sent.
     const stored = chunks.length === 0 ? Promise.resolve() : core.chunks.put(chunks, { verify: true });
@@ -441,6 +486,9 @@ export class Session implements SocketEvents {
           if (lastRequest >= request) this.#isDurable(request);
         }
         throw error;
+      } finally {
+        // Seen by who looks now, or refused.
+        names.applied(this.device, request, ops);
       }
     });
     written.durable.then(() => this.#isDurable(request), (error: Error) => this.#hub.rolledBack(error));

@@ -28,6 +28,7 @@ import {
   type ApplyCall,
   type Calls,
   type Hello,
+  type LockAnswer,
   MAX_INLINE_BYTES,
   MAX_MESSAGE,
   type Method,
@@ -35,11 +36,14 @@ import {
   type Pushes,
   type PushKind,
   type Welcome,
+  type WireLock,
 } from "./protocol.ts";
 
 /** Entries of one readDir, changes of one push, operations of one apply. */
 export const MAX_ENTRIES = 1000;
 export const MAX_OPS = 4096;
+/** Locks, or files with locks, that one device may claim. */
+export const MAX_CLAIMED = 65_536;
 /** Chunks one `missing` may ask about. */
 export const MAX_WANTED = 65_536;
 /** Longest value of an extended attribute (linux/limits.h XATTR_SIZE_MAX). */
@@ -206,6 +210,22 @@ const applied = record<Applied>({
   repeated: boolean,
 });
 
+const lockFields = {
+  ino,
+  flock: boolean,
+  owner: text(20),
+  type: choice("read", "write"),
+  start: natural,
+  end: natural,
+  pid: u32,
+} as const;
+const wireLock = record<WireLock>(lockFields);
+const lockAnswer = record<LockAnswer>({
+  state: choice("granted", "taken", "deadlock", "cancelled"),
+  own: boolean,
+  by: nullable(record({ type: choice("read", "write"), start: natural, end: natural, pid: u32 })),
+});
+
 type CallCodecs = {
   readonly [M in Method]: { readonly params: Codec<Calls[M]["params"]>; readonly result: Codec<Calls[M]["result"]> };
 };
@@ -232,6 +252,30 @@ export const CALLS: CallCodecs = {
   },
   announce: { params: record({ ino, pending: boolean }), result: nothing },
   waitDelivered: { params: record({ ino, timeoutMs: natural }), result: boolean },
+  lock: {
+    params: record<Calls["lock"]["params"]>({ ...lockFields, wait: boolean, ticket: natural, mayOwn: boolean }),
+    result: lockAnswer,
+  },
+  cancelLock: { params: record({ ticket: natural }), result: nothing },
+  unlock: {
+    params: record({ ino, flock: boolean, owner: text(20), start: natural, end: natural }),
+    result: nothing,
+  },
+  testLock: { params: wireLock, result: lockAnswer },
+  claimLocks: {
+    params: record<Calls["claimLocks"]["params"]>({
+      run: nullable(text(64)),
+      locks: list(record<WireLock & { fresh: boolean }>({ ...lockFields, fresh: boolean }), MAX_CLAIMED),
+      own: list(ino, MAX_CLAIMED),
+    }),
+    result: record<Calls["claimLocks"]["result"]>({ lost: list(natural, MAX_CLAIMED), own: list(ino, MAX_CLAIMED) }),
+  },
+  giveBackLocks: { params: record({ ino, locks: list(wireLock, MAX_CLAIMED) }), result: nothing },
+  reserveName: {
+    params: record({ parent: ino, name: wireName, from: natural }),
+    result: record({ free: boolean, ino }),
+  },
+  freeName: { params: record({ parent: ino, name: wireName }), result: nothing },
   ping: { params: nothing, result: integer(Number.MIN_SAFE_INTEGER) },
   hurried: { params: record({ n: natural }), result: nothing },
 };
@@ -244,6 +288,7 @@ export const PUSHES: PushCodecs = {
   reset: record({ seq: natural }),
   peers: record({ others: natural }),
   hurry: record({ n: natural }),
+  recall: record({ ino }),
 };
 
 /** An error as it travels. */
