@@ -74,7 +74,7 @@ export class MountLocks {
 
   constructor(options: MountLocksOptions) {
     this.#o = options;
-    options.link.onPush("recall", ({ ino }) => void this.#giveBack(ino, true));
+    options.link.onPush("recall", ({ ino }) => void this.#giveBack(ino));
     this.#stopIdle = options.clock.every(IDLE_LOOK_MS, () => this.#giveBackIdle());
   }
   close(): void {
@@ -256,11 +256,6 @@ export class MountLocks {
     if (outcome.state === "taken") throw taken();
     if (outcome.state === "deadlock") throw deadlock();
     if (outcome.state === "cancelled") throw cancelled();
-    if (signal.aborted) {
-      await this.#putBack(lock);
-      throw cancelled();
-    }
-    this.#here.table.put(lock.ino, lock.family, lock);
     await this.#o.refresh(lock.ino).catch((error) => {
       if (!isCut(error)) this.#o.log(`reading inode ${lock.ino} anew: ${toFsError(error).message}`);
     });
@@ -286,6 +281,13 @@ export class MountLocks {
       if (answer.state === "granted") {
         this.#there.put(lock.ino, lock.family, lock);
         if (answer.own) this.#own.add(lock.ino);
+        if (signal.aborted) {
+          // The caller was told EINTR and got it all the same: what was held before stands, the server gets back the rest.
+          if (!this.#own.has(lock.ino)) void this.#reconcile(lock.ino);
+          throw cancelled();
+        }
+        // In one step with the news that the file is ours: the next program is judged by it.
+        this.#here.table.put(lock.ino, lock.family, lock);
         file.lastUse = this.#o.clock.monotonic();
       }
       return answer;
@@ -294,10 +296,6 @@ export class MountLocks {
       file.asking--;
       this.#tidy(lock.ino);
     }
-  }
-  /** The caller was told EINTR and got the lock all the same: the server gets it back, and what was held before stands. */
-  async #putBack(lock: FileLock): Promise<void> {
-    if (!this.#own.has(lock.ino)) await this.#reconcile(lock.ino);
   }
 
   // --- releasing ---
@@ -375,12 +373,15 @@ export class MountLocks {
   }
 
   /** Another mount wants a lock of a file this one owns; or nobody here has used it for long. */
-  async #giveBack(ino: number, asked: boolean): Promise<void> {
+  async #giveBack(ino: number): Promise<void> {
     if (this.#claiming !== null) await this.#claiming;
-    if (!this.#up || (!this.#own.has(ino) && !asked)) return;
+    // Asked twice, it is given once: what is held then is the server's to know already.
+    if (!this.#up || !this.#own.has(ino)) return;
     const file = this.#file(ino);
     if (file.returning) return;
     file.returning = true;
+    // From here on nobody is given anything that the server does not know of.
+    this.#kick(ino);
     try {
       await this.#turn(ino, async () => {
         // What is released while it becomes visible may have been used to write more: it is given back after this.
@@ -395,7 +396,6 @@ export class MountLocks {
         }
         for (const lock of locks) this.#there.put(ino, lock.family, lock);
         file.returning = false;
-        this.#kick(ino);
         if (this.#surplus(ino).length > 0) void this.#reconcile(ino);
         await given;
       });
@@ -410,7 +410,7 @@ export class MountLocks {
     const before = this.#o.clock.monotonic() - IDLE_MS;
     for (const ino of this.#own) {
       if ((this.#files.get(ino)?.lastUse ?? 0) > before) continue;
-      if (FAMILIES.every((family) => this.#here.table.of(ino, family).length === 0)) void this.#giveBack(ino, false);
+      if (FAMILIES.every((family) => this.#here.table.of(ino, family).length === 0)) void this.#giveBack(ino);
     }
   }
 
@@ -427,6 +427,8 @@ export class MountLocks {
       if (this.#claiming === claiming) this.#claiming = null;
     });
     this.#claiming = claiming;
+    // Who waits here asks the server, once it knows what is held here: nobody is given more meanwhile.
+    for (const ino of [...this.#waiting.keys()]) this.#kick(ino);
   }
   down(): void {
     this.#generation++;
@@ -473,7 +475,6 @@ export class MountLocks {
     for (const ino of new Set([...this.#there.all()].map((lock) => lock.ino))) {
       if (!this.#own.has(ino)) void this.#reconcile(ino);
     }
-    for (const ino of [...this.#waiting.keys()]) this.#kick(ino);
   }
 
   #lose(lock: FileLock, fresh: boolean): void {

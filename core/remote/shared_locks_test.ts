@@ -1,38 +1,9 @@
 /** The server's locks: between devices, over broken connections, after restarts, and files that one device owns. */
 import assert from "node:assert/strict";
+import { handClock, turns } from "../../tests/support/hand_clock.ts";
 import { FsError } from "../fs/error.ts";
 import { LOCK_END } from "../locks/lock_table.ts";
-import type { Clock } from "../platform/clock.ts";
 import { type LockRuns, SharedLocks } from "./shared_locks.ts";
-
-/** A clock that stands until it is moved. */
-function handClock(): Clock & { move(ms: number): Promise<void> } {
-  let now = 0;
-  let number = 0;
-  const timers = new Map<number, { at: number; run: () => void }>();
-  return {
-    now: () => now,
-    monotonic: () => now,
-    sleep: (ms) => new Promise((resolve) => timers.set(number++, { at: now + ms, run: resolve })),
-    after(ms, run) {
-      const id = number++;
-      timers.set(id, { at: now + ms, run });
-      return () => timers.delete(id);
-    },
-    every: () => () => {},
-    async move(ms) {
-      now += ms;
-      for (const [id, { at, run }] of [...timers]) {
-        if (at > now || !timers.delete(id)) continue;
-        run();
-      }
-      await turns();
-    },
-  };
-}
-async function turns(): Promise<void> {
-  for (let i = 0; i < 60; i++) await null;
-}
 
 const LEASE = 30_000;
 function house(disk: { runs: LockRuns } = { runs: { runs: [], devices: [] } }, run = "run1") {
