@@ -102,6 +102,36 @@ Deno.test("a queue that overflows becomes one invalidation of everything the ker
   assert.deepEqual(port.messages.slice(1).map((message) => message.ino), [1, 11, 12]);
 });
 
+Deno.test("told waits for what was asked for before, not for what comes after it", async () => {
+  const port = testPort([50]);
+  const notifier = new Notifier(port);
+  let told = false;
+  const next = () => new Promise((resolve) => setTimeout(resolve, 0));
+  notifier.start(45, true);
+  await notifier.told();
+  for (let ino = 1; ino <= 20; ino++) notifier.invalidateInode(ino, true);
+  void notifier.told().then(() => told = true);
+  // New names go on coming: they must not keep what was asked for before from being written.
+  for (let round = 0; round < 20 && !told; round++) {
+    for (let i = 0; i < 8; i++) notifier.invalidateEntry(1, `n${round}-${i}`);
+    port.release();
+    await next();
+  }
+  assert.ok(told);
+  assert.ok(notifier.stats().queued > 0, "others still wait");
+  await drain(notifier, port);
+  told = false;
+  notifier.invalidateInode(3, true);
+  notifier.invalidateAll();
+  void notifier.told().then(() => told = true);
+  await next();
+  assert.ok(!told);
+  await drain(notifier, port);
+  await next();
+  assert.ok(told, "everything at once is waited for too");
+  assert.ok(port.messages.some(({ ino }) => ino === 50));
+});
+
 Deno.test("a kernel without epochs is sent none", async () => {
   const port = testPort([11]);
   const notifier = new Notifier(port);

@@ -41,11 +41,17 @@ export class ReservedNames {
   /** The operations of a request were applied, or refused for good: who made a name needs it reserved no longer. */
   applied(device: number, request: number, ops: readonly Op[]): void {
     if (this.countOf(device) === 0) return;
+    const made = new Map<string, { parent: number; name: string }>();
     for (const op of ops) {
-      const made = op.t === "create" || op.t === "link" ? op : op.t === "rename" ? renamed(op) : null;
-      if (made === null) continue;
-      const held = this.#names.get(keyOf(made.parent, made.name));
-      if (held?.device === device && request >= held.from) this.give(device, made.parent, made.name);
+      const { t } = op;
+      if (t === "create" || t === "link") made.set(keyOf(op.parent, op.name), op);
+      // Many requests may come as one: what was made and removed again in it says nothing of the next of that name.
+      if (t === "unlink" || t === "rmdir" || t === "rename") made.delete(keyOf(op.parent, op.name));
+      if (t === "rename") made.set(keyOf(op.newParent, op.newName), { parent: op.newParent, name: op.newName });
+    }
+    for (const [key, { parent, name }] of made) {
+      const held = this.#names.get(key);
+      if (held?.device === device && request >= held.from) this.give(device, parent, name);
     }
   }
   /** The device is gone: nobody waits for it. */
@@ -54,5 +60,3 @@ export class ReservedNames {
     this.#byDevice.delete(device);
   }
 }
-
-const renamed = (op: Extract<Op, { t: "rename" }>) => ({ parent: op.newParent, name: op.newName });

@@ -18,6 +18,8 @@ Deno.test("a name is one device's until its creation was applied", () => {
   assert.ok(!names.take(2, 1, "lock", 1));
   names.applied(2, 7, [create("lock")]);
   assert.ok(!names.take(2, 1, "lock", 1));
+  names.applied(1, 6, [create("lock"), { t: "unlink", parent: 1, name: "lock", ino: 9, time }]);
+  assert.ok(!names.take(2, 1, "lock", 1), "made and removed before the one that is to come");
   names.applied(1, 6, [create("other"), create("lock")]);
   assert.ok(names.take(2, 1, "lock", 1));
 });

@@ -468,7 +468,7 @@ export class Session implements SocketEvents {
       if (this.#ended.signal.aborted) throw new FsError("unavailable", "the connection has ended");
       try {
         await stored;
-        return await core.index.apply({
+        const applied = await core.index.apply({
           device: this.device,
           request,
           previous,
@@ -477,18 +477,20 @@ export class Session implements SocketEvents {
           manifests,
           ops,
         });
+        names.applied(this.device, request, ops);
+        return applied;
       } catch (error) {
         // Only a welcome tells the sender which.
         if (error instanceof FsError && error.details.operation === GROUP_OVERLAP) this.end(1012, error.message);
         // A failure the index remembers is as final, and as durable, as a success.
         if (request > 0 && this.#device !== null) {
           const { lastRequest } = await core.index.device(this.#device.id, this.#device.host);
-          if (lastRequest >= request) this.#isDurable(request);
+          if (lastRequest >= request) {
+            this.#isDurable(request);
+            names.applied(this.device, request, ops);
+          }
         }
         throw error;
-      } finally {
-        // Seen by who looks now, or refused.
-        names.applied(this.device, request, ops);
       }
     });
     written.durable.then(() => this.#isDurable(request), (error: Error) => this.#hub.rolledBack(error));

@@ -5,6 +5,9 @@ import type { Change } from "../../core/index/ops.ts";
 import { systemClock } from "../../core/platform/clock.ts";
 import { systemRandom } from "../../core/platform/random.ts";
 import type { Calls, Method, PushedChange, Pushes, PushKind, ServerLink, Welcome } from "../../core/remote/protocol.ts";
+import { forgetfulLocks } from "../../core/remote/lock_memory.ts";
+import { ReservedNames } from "../../core/remote/reserved_names.ts";
+import { SharedLocks } from "../../core/remote/shared_locks.ts";
 import { hex, sha256 } from "../../core/store/hash.ts";
 import { decodeManifest } from "../../core/store/manifest.ts";
 
@@ -14,6 +17,15 @@ export class FakeServer {
   readonly links = new Set<FakeLink>();
   readonly busy = new Map<number, FakeLink>();
   run = systemRandom.uuid();
+  readonly names = new ReservedNames();
+  readonly locks = new SharedLocks({
+    clock: systemClock,
+    run: this.run,
+    leaseMs: 30_000,
+    memory: forgetfulLocks(),
+    recall: (device, ino) => [...this.links].find((link) => link.device === device)?.recall(ino) ?? false,
+    log: () => {},
+  });
   packId = 0;
 
   constructor(path = ":memory:") {
@@ -104,6 +116,7 @@ export class FakeLink implements ServerLink {
     const reset = missed === null || (epoch !== null && epoch !== index.epoch);
     this.connected = true;
     this.server.links.add(this);
+    this.server.locks.arrived(this.device);
     const seq = await index.lastSeq();
     const welcome: Welcome = {
       protocol: 1,
@@ -124,8 +137,14 @@ export class FakeLink implements ServerLink {
     if (!this.connected) return;
     this.connected = false;
     this.server.links.delete(this);
+    this.server.locks.left(this.device);
+    this.server.names.left(this.device);
     for (const [ino, link] of this.server.busy) if (link === this) this.server.busy.delete(ino);
     for (const down of this.#downs) down("cut");
+  }
+  recall(ino: number): boolean {
+    this.#push("recall", { ino });
+    return this.connected;
   }
   feed(changes: readonly Change[]): void {
     this.#line = this.#line.then(() => this.#tell(changes.filter((c) => c.device !== this.device)));
@@ -178,10 +197,41 @@ export class FakeLink implements ServerLink {
           const call = params as Calls["apply"]["params"];
           await this.server.put(call.chunks);
           const written = await index.apply({ device: this.device, ...call });
+          this.server.names.applied(this.device, call.request, call.ops);
           void written.durable.then(() => {
             if (!this.holdDurable) this.#push("durable", { request: call.request });
           });
           return written.value;
+        }
+        case "lock":
+          return await this.server.locks.lock(
+            this.device,
+            params as Calls["lock"]["params"],
+            new AbortController().signal,
+          );
+        case "cancelLock":
+          return this.server.locks.cancel(this.device, (params as Calls["cancelLock"]["params"]).ticket) ?? null;
+        case "unlock":
+          return this.server.locks.unlock(this.device, params as Calls["unlock"]["params"]) ?? null;
+        case "testLock":
+          return await this.server.locks.test(
+            this.device,
+            params as Calls["testLock"]["params"],
+            new AbortController().signal,
+          );
+        case "claimLocks":
+          return await this.server.locks.claim(this.device, params as Calls["claimLocks"]["params"]);
+        case "giveBackLocks":
+          return this.server.locks.giveBack(this.device, params as Calls["giveBackLocks"]["params"]) ?? null;
+        case "reserveName": {
+          const { parent, name, from } = params as Calls["reserveName"]["params"];
+          const free = this.server.names.take(this.device, parent, name, from);
+          return { free, ino: free ? (await index.lookup(parent, name))?.ino ?? 0 : 0 };
+        }
+        case "freeName": {
+          const { parent, name } = params as Calls["freeName"]["params"];
+          this.server.names.give(this.device, parent, name);
+          return null;
         }
         case "statFs":
           return { total: 1e12, free: 5e11, files: 10, freeFiles: 1e9 };
