@@ -156,7 +156,6 @@ export const MAX_TRANSFER = 1 << 20;
 export const MAX_BACKGROUND = 64;
 
 /** Open flags of linux/fcntl.h that matter to the protocol. */
-export const O_ACCMODE = 3;
 export const O_APPEND = 0o2000;
 export const O_TRUNC = 0o1000;
 

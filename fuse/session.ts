@@ -34,7 +34,6 @@ import {
   MAX_BACKGROUND,
   MAX_TRANSFER,
   MINOR_INC_EPOCH,
-  O_ACCMODE,
   O_APPEND,
   O_TRUNC,
   Opcode,
@@ -58,7 +57,7 @@ import {
 } from "./abi.ts";
 import { Directory } from "./directory.ts";
 import { LookupCounts } from "./inodes.ts";
-import { addressOf, alignedBuffer, errno, libc, O_RDONLY, POLLIN } from "./libc.ts";
+import { addressOf, alignedBuffer, errno, libc, POLLIN } from "./libc.ts";
 import { Notifier, type NotifierStats } from "./notifier.ts";
 import { interruption } from "./signals.ts";
 
@@ -633,30 +632,29 @@ export class Session {
   };
 
   /** struct fuse_open_out at word `w`. */
-  #putOpen(w: number, open: OpenResult, flags: number): void {
+  #putOpen(w: number, open: OpenResult): void {
     const out = this.#out32;
     let answer = 0;
     if (open.directIo === true) answer |= OpenFlag.DIRECT_IO;
     if (open.keepCache && !this.#stale) answer |= OpenFlag.KEEP_CACHE;
-    // A close through any descriptor drops the process's POSIX locks, and FLUSH is how we hear of it.
-    if ((flags & O_ACCMODE) === O_RDONLY && this.#fs.setlk === undefined) answer |= OpenFlag.NOFLUSH;
+    if (open.noFlush === true) answer |= OpenFlag.NOFLUSH;
     this.#put64(w, open.fh);
     out[w + 2] = answer;
     out[w + 3] = 0;
   }
 
-  #open(open: OpenResult, ino: number, flags: number, kill: boolean): void {
-    this.#putOpen(4, open, flags);
+  #open(open: OpenResult, ino: number, kill: boolean): void {
+    this.#putOpen(4, open);
     if (!this.#send(OPEN_OUT)) this.#fs.release(ino, open.fh, 0n, false);
     if (kill) this.#killsSuidgid(ino);
   }
 
-  #create(created: { stat: Stat; open: OpenResult }, flags: number): void {
+  #create = (created: { stat: Stat; open: OpenResult }): void => {
     this.#putEntry(4, created.stat);
-    this.#putOpen(4 + ENTRY_OUT / 4, created.open, flags);
+    this.#putOpen(4 + ENTRY_OUT / 4, created.open);
     if (this.#send(ENTRY_OUT + OPEN_OUT)) this.#inodes.add(created.stat.ino);
     else this.#undoCreate(created);
-  }
+  };
 
   #undoCreate = (created: { stat: Stat; open: OpenResult }): void => {
     this.#fs.release(created.stat.ino, created.open.fh, 0n, false);
@@ -829,13 +827,13 @@ export class Session {
         return;
       case Opcode.CREATE: {
         const flags = this.#u32(10);
-        this.#created(fs.create(ino, this.#name(56), this.#u32(11) & 0o7777, flags, this.#who()), flags);
+        this.#created(fs.create(ino, this.#name(56), this.#u32(11) & 0o7777, flags, this.#who()));
         return;
       }
       case Opcode.TMPFILE: {
         if (fs.tmpfile === undefined) break;
         const flags = this.#u32(10);
-        this.#created(fs.tmpfile(ino, this.#u32(11) & 0o7777, flags, this.#who()), flags);
+        this.#created(fs.tmpfile(ino, this.#u32(11) & 0o7777, flags, this.#who()));
         return;
       }
       case Opcode.READ:
@@ -963,9 +961,9 @@ export class Session {
     else this.#send(0);
   }
 
-  #created(answer: Awaitable<{ stat: Stat; open: OpenResult }>, flags: number): void {
-    if (answer instanceof Promise) this.#later(answer, (created) => this.#create(created, flags), this.#undoCreate);
-    else this.#create(answer, flags);
+  #created(answer: Awaitable<{ stat: Stat; open: OpenResult }>): void {
+    if (answer instanceof Promise) this.#later(answer, this.#create, this.#undoCreate);
+    else this.#create(answer);
   }
 
   #forget(ino: number, count: number): void {
@@ -1002,8 +1000,8 @@ export class Session {
         ? cleared.then(() => this.#fs.open(ino, flags, who))
         : this.#fs.open(ino, flags, who);
     } else answer = this.#fs.open(ino, flags, who);
-    if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, flags, kill), undo);
-    else this.#open(answer, ino, flags, kill);
+    if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, kill), undo);
+    else this.#open(answer, ino, kill);
   }
 
   #readFile(ino: number): void {

@@ -36,6 +36,8 @@ export interface OpenResult {
   keepCache: boolean;
   /** Reads and writes bypass the page cache. */
   directIo?: boolean;
+  /** Nothing depends on hearing of each close: `flush` is not called. For descriptors that only read. */
+  noFlush?: boolean;
 }
 
 /** RENAME flags (linux/fs.h). */

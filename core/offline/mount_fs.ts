@@ -1079,7 +1079,7 @@ export class MountFs implements InodeFs {
     if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
       return this.#openSlowly(ino, flags);
     }
-    return this.#openHandle(node);
+    return this.#reader(ino, flags, this.#openHandle(node));
   }
   /** What another client closed a moment ago may not have been told yet: an open asks, as close-to-open demands. */
   #mayBeBehind(ino: number): boolean {
@@ -1107,6 +1107,10 @@ export class MountFs implements InodeFs {
       } else if (stack.isEmpty) this.#forgetStack(ino);
       return { ...result, keepCache: false };
     }
+    return this.#reader(ino, flags, result);
+  }
+  #reader(ino: number, flags: number, result: OpenResult): OpenResult {
+    if ((flags & 3) === 0 && this.#locks.indifferent(ino)) result.noFlush = true;
     return result;
   }
   async create(

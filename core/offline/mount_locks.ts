@@ -119,6 +119,13 @@ export class MountLocks {
     }
     return this.#lock(lock, wait, signal);
   }
+  /**
+   * May a descriptor that only reads close without FLUSH? While nobody here has had to do with locks on the file: else a
+   * close through any descriptor drops the process's fcntl locks. Locks taken through it later go at its RELEASE.
+   */
+  indifferent(ino: number): boolean {
+    return !this.#files.has(ino) && this.#lost.size === 0;
+  }
   /** FLUSH: a process closed a descriptor of the file, so its fcntl locks on it go (fcntl(2)). Undefined: there were none. */
   closed(ino: number, owner: bigint): Promise<void> | undefined {
     if (!this.#files.has(ino) && this.#lost.size === 0) return;
