@@ -12,7 +12,7 @@ if (built.code !== 0) throw new Error(`gcc: ${built.err}`);
 
 const report = (name: string, value: string): void => console.log(`${name.padEnd(34)} ${value.padStart(12)}`);
 const ops = async (mode: string, dir: string, threads: number): Promise<string> =>
-  (await bash(dir, `${client} ${mode} "$1" ${threads} ${SECONDS}`)).trim();
+  (await bash(dir, `${client} ${mode} "$1" ${threads} ${SECONDS}`)).split(" ")[0] ?? "";
 
 {
   await using mount = await mountInChild({

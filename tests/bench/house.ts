@@ -3,6 +3,21 @@
 const ROOT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 const READY_MS = 30_000;
 
+/** All that `start` and `shell` have running, so that an interrupted measurement leaves nothing behind. */
+const living = new Set<Deno.ChildProcess>();
+
+/** Ends every program that `start` or `shell` still has running: SIGTERM, after `patienceMs` SIGKILL. */
+export async function stopAll(patienceMs = 20_000): Promise<void> {
+  const left = [...living];
+  const signal = (name: Deno.Signal) => {
+    for (const child of left) if (living.has(child)) child.kill(name);
+  };
+  signal("SIGTERM");
+  const late = setTimeout(() => signal("SIGKILL"), patienceMs);
+  await Promise.all(left.map((child) => child.status));
+  clearTimeout(late);
+}
+
 /** A started program that stays. */
 export interface Running {
   readonly pid: number;
@@ -30,6 +45,22 @@ export function anyfsProgram(env: Record<string, string>, flags: readonly string
   return { command: [path], env };
 }
 
+/** Why dist/anyfs can't stand for the program as it is in this folder; null: it can. */
+export async function whyNotCompiled(): Promise<string | null> {
+  try {
+    Deno.statSync(`${ROOT}/dist/anyfs`);
+  } catch {
+    return "dist/anyfs is not built";
+  }
+  try {
+    const { commit } = JSON.parse(await Deno.readTextFile(`${ROOT}/dist/build_info.json`)) as { commit: string };
+    await shell('cd "$1"; git diff --quiet "$2" -- main.ts cmd core backends fuse deno.lock', [ROOT, commit]);
+    return null;
+  } catch {
+    return "dist/anyfs is of another state of the source";
+  }
+}
+
 /** Starts a program and waits until `isReady` holds for what it printed. Throws with what it said when it ends before. */
 export async function start(
   command: readonly string[],
@@ -39,6 +70,7 @@ export async function start(
 ): Promise<Running> {
   const [name = "", ...args] = command;
   const child = new Deno.Command(name, { args, env, stdin: "null", stdout: "piped", stderr: "piped" }).spawn();
+  living.add(child);
   let said = "";
   let ended = false;
   const file = await Deno.open(log, { create: true, append: true });
@@ -54,6 +86,7 @@ export async function start(
     .finally(() => writer.close()).catch(() => undefined);
   const status = child.status.then((result) => {
     ended = true;
+    living.delete(child);
     return result;
   });
   const stop = async (patienceMs = 20_000) => {
@@ -156,16 +189,25 @@ async function callMount(
   throw new Error(`no mount at ${dir} uses ${cacheDir}`);
 }
 
-/** `rclone mount --vfs-cache-mode full` of a local folder; `settle` waits until its cache is written back. */
-export async function startRclone(
-  folder: string,
-): Promise<{ dir: string; settle(): Promise<void>; stop(): Promise<void> }> {
+/** A mounted rclone. */
+export interface MountedRclone {
+  readonly pid: number;
+  readonly dir: string;
+  /** The local folder that it mounts. */
+  readonly source: string;
+  /** Its cache is written back: no upload is running; `all`: none waits for its time either (5 s after the close). */
+  settle(all?: boolean): Promise<void>;
+  /** It forgets what it knows of folders, so that it sees what others have put into `source`. */
+  forget(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** `rclone mount --vfs-cache-mode full` of a local folder, all other settings as they come. */
+export async function startRclone(folder: string): Promise<MountedRclone> {
   const dir = `${folder}/mnt`;
   await Deno.mkdir(dir, { recursive: true });
   await Deno.mkdir(`${folder}/source`, { recursive: true });
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr as Deno.NetAddr;
-  listener.close();
+  const port = freePort();
   const remote = ["--rc", "--rc-addr", `127.0.0.1:${port}`, "--rc-no-auth"];
   const cache = ["--vfs-cache-mode", "full", "--cache-dir", `${folder}/cache`, "--config", `${folder}/rclone.conf`];
   await Deno.writeTextFile(`${folder}/rclone.conf`, "");
@@ -176,16 +218,22 @@ export async function startRclone(
     () => isMountPoint(dir),
     `${folder}/rclone.log`,
   );
+  const ask = async (method: string): Promise<unknown> =>
+    await (await fetch(`http://127.0.0.1:${port}/${method}`, { method: "POST" })).json();
   return {
+    pid: running.pid,
     dir,
-    settle: async () => {
+    source: `${folder}/source`,
+    settle: async (all = true) => {
       for (;;) {
-        const response = await fetch(`http://127.0.0.1:${port}/vfs/stats`, { method: "POST" });
-        const stats = await response.json() as { diskCache?: { uploadsInProgress: number; uploadsQueued: number } };
-        const left = (stats.diskCache?.uploadsInProgress ?? 0) + (stats.diskCache?.uploadsQueued ?? 0);
-        if (left === 0) return;
-        await new Promise((done) => setTimeout(done, 100));
+        const stats = await ask("vfs/stats") as { diskCache?: { uploadsInProgress: number; uploadsQueued: number } };
+        const { uploadsInProgress = 0, uploadsQueued = 0 } = stats.diskCache ?? {};
+        if (uploadsInProgress + (all ? uploadsQueued : 0) === 0) return;
+        await new Promise((done) => setTimeout(done, 50));
       }
+    },
+    forget: async () => {
+      await ask("vfs/forget");
     },
     stop: async () => {
       await new Deno.Command("umount", { args: ["-l", dir], stderr: "null" }).output();
@@ -194,23 +242,37 @@ export async function startRclone(
   };
 }
 
-function isMountPoint(dir: string): boolean {
+/** Is anything mounted at this directory? Asks the kernel's list, not the mount. */
+export function isMountPoint(dir: string): boolean {
   return Deno.readTextFileSync("/proc/self/mountinfo").split("\n").some((line) => line.split(" ")[4] === dir);
 }
 
-/** Runs a shell script with `$1`, `$2` ...; throws with what it printed unless it succeeds. Returns its output, trimmed. */
+/** A port of the loopback address that nothing listens on now. */
+export function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  listener.close();
+  return port;
+}
+
+/**
+ * Runs a shell script with `$1`, `$2` ...; throws with what it printed unless it succeeds. Returns its output, trimmed.
+ * After `timeoutMs` it is ended together with every program it has started.
+ */
 export async function shell(script: string, args: readonly string[] = [], timeoutMs = 900_000): Promise<string> {
-  const output = await new Deno.Command("bash", {
-    args: ["-euo", "pipefail", "-c", script, "bash", ...args],
+  const child = new Deno.Command("timeout", {
+    args: ["-k", "5", String(timeoutMs / 1000), "bash", "-euo", "pipefail", "-c", script, "bash", ...args],
     env: { LC_ALL: "C.UTF-8", GIT_CONFIG_GLOBAL: "/dev/null" },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    signal: AbortSignal.timeout(timeoutMs),
-  }).output();
+  }).spawn();
+  living.add(child);
+  const output = await child.output().finally(() => living.delete(child));
   const out = new TextDecoder().decode(output.stdout);
   if (output.code !== 0) {
-    throw new Error(`exit ${output.code} of: ${script}\n${out}\n${new TextDecoder().decode(output.stderr)}`);
+    const how = output.code === 124 ? `longer than ${timeoutMs / 1000} s` : `exit ${output.code}`;
+    throw new Error(`${how}: ${script}\n${out}\n${new TextDecoder().decode(output.stderr)}`);
   }
   return out.trim();
 }

@@ -1,329 +1,292 @@
 /**
- * The mount against `rclone mount --vfs-cache-mode full` and the plain disk, in one run, warm: `deno task bench
- * mount_bench`. Needs root, gcc, fio, git, rclone. Each figure is the median of three. Writes .anyfs/bench/mount_bench.json
- * and a table for docs/benchmarks.md beside it.
+ * The mount against `rclone mount --vfs-cache-mode full`, sshfs, a filesystem that does nothing (the protocol's own cost)
+ * and the plain disk, in one run: `deno task bench:mount`. Needs root, gcc, fio, git, tar; leaves out of rclone and sshfs
+ * what is not installed. Writes .anyfs/bench/mount_bench.json and .md, the latter for docs/benchmarks.md.
+ *
+ *   --only a,b        rows by id, or by what their id begins with; --list prints them
+ *   --targets a,b     of anyfs, rclone, sshfs, null, disk
+ *   --quick           tiny sizes and one round: does each row work?
+ *   --full            all 48 combinations of fio
+ *   --rounds N        medians of so many (3); rows that take long get fewer
+ *   --patience S      a row that took this long on a target, all in all, gets no further round there (8)
+ *   --minutes N       from then on one round a row, and after a fifth more what is left is left out (10); 0: no limit
+ *   --server URL      this AnyFS server instead of one of its own
+ *   --source          AnyFS from source even where dist/anyfs is current
+ *   --out DIR         where the results go; --json prints the JSON instead of the table
  */
 import { parseArgs } from "node:util";
-import { anyfsProgram, shell, startMount, startRclone, startServer } from "./house.ts";
+import { fioTasks } from "./fio_tasks.ts";
+import { anyfsProgram, shell, stopAll, whyNotCompiled } from "./house.ts";
+import { metadataTasks } from "./metadata_tasks.ts";
+import { type About, brief, type Cell, type Line, markdown, median, ratio } from "./report.ts";
+import { streamTasks } from "./stream_tasks.ts";
+import { obstacle, openTarget, type Target, type TargetName, TARGETS, unmountBelow } from "./targets.ts";
+import { NotSupported, type Round, type Sizes, type Task, type Tools } from "./task.ts";
+import { treeTasks } from "./tree_tasks.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
-const GIB = 2 ** 30;
 
-/** A folder under test. */
-interface Target {
-  readonly name: "anyfs" | "rclone" | "disk";
-  readonly dir: string;
-  /** Waits until nothing written before is still being worked on, so that it doesn't slow what is measured next. */
-  settle(): Promise<void>;
-}
-
-interface Tools {
-  readonly client: string;
-  /** 1 GiB that doesn't compress, in memory. */
-  readonly source: string;
-  /** 10,000 files in 100 folders. */
-  readonly tar: string;
-  /** A git repository. */
-  readonly repository: string;
-}
-
-interface Task {
-  readonly id: string;
-  readonly title: string;
-  readonly unit: "MB/s" | "ops/s" | "s";
-  /** Is a larger figure better? */
-  readonly more: boolean;
-  /** Once a target, before the rounds. */
-  prepare?(dir: string, tools: Tools): Promise<unknown>;
-  /** Before each round, not measured. */
-  before?(dir: string, round: number, tools: Tools): Promise<unknown>;
-  /** The figure; undefined: the time it took stands for it, see `work`. */
-  run(dir: string, round: number, tools: Tools): Promise<number | void>;
-  /** What one round does, in bytes (MB/s) or operations (ops/s). */
-  readonly work?: number;
-}
-
-/** Drops what the kernel caches of this one file: a mount has to be asked again, its own cache stays. */
-const FORGET = 'dd if="$1/big" iflag=nocache count=0 status=none';
-const big = (dir: string, { source }: Tools) =>
-  shell('[ -e "$1/big" ] || dd if="$2" of="$1/big" bs=1M status=none', [dir, source]);
-const READ = 'dd if="$1/big" of=/dev/null bs=1M status=none';
-
-const fio = async (dir: string, seconds: number, extra: string): Promise<number> => {
-  const report = await shell(
-    `fio --name=r --filename="$1/big" --readonly --rw=randread --bs=4k --ioengine=psync --size=1g --time_based \
-      --runtime=${seconds} --output-format=json ${extra} | sed -n '/^{/,$p'`,
-    [dir],
-  );
-  const { jobs } = JSON.parse(report) as { jobs: { read: { iops: number } }[] };
-  return jobs.reduce((sum, job) => sum + job.read.iops, 0);
+const SIZES: Sizes = {
+  bigMib: 512,
+  coldMib: 1024,
+  streamMib: 512,
+  writtenMib: 256,
+  files: 10_000,
+  listed: 10_000,
+  handles: 1000,
+  created: 5000,
+  seconds: 0.6,
+};
+const QUICK: Sizes = {
+  bigMib: 32,
+  coldMib: 32,
+  streamMib: 16,
+  writtenMib: 16,
+  files: 300,
+  listed: 300,
+  handles: 200,
+  created: 200,
+  seconds: 0.2,
 };
 
-const creation = (threads: number): Task => ({
-  id: `create_${threads}`,
-  title: `create 5,000 files of 4 KiB, ${threads} thread${threads === 1 ? "" : "s"}`,
-  unit: "ops/s",
-  more: true,
-  work: 5000,
-  before: (dir, round) => shell('mkdir -p "$1/w"', [`${dir}/create-${threads}-${round}`]),
-  run: async (dir, round, { client }) => {
-    await shell('"$2" create "$1" "$3" 0 5000', [`${dir}/create-${threads}-${round}`, client, String(threads)]);
-  },
-});
-
-/** 20,000 empty files in 200 folders, looked at once. */
-async function wideTree(dir: string): Promise<void> {
-  await shell(
-    '[ -e "$1/tree" ] || { mkdir "$1/tree"; cd "$1/tree"; for i in $(seq 200); do mkdir $i; touch $i/f{1..100}; done; }',
-    [dir],
-  );
-  await shell('find "$1/tree" | wc -l', [dir]);
-}
-
-const TASKS: readonly Task[] = [
-  {
-    id: "write",
-    title: "sequential write 1 GiB, close",
-    unit: "MB/s",
-    more: true,
-    work: GIB,
-    before: (dir) => shell('rm -f "$1/written"', [dir]),
-    run: async (dir, _, { source }) => {
-      await shell('dd if="$2" of="$1/written" bs=1M status=none', [dir, source]);
-    },
-  },
-  {
-    id: "write_fsync",
-    title: "sequential write 1 GiB, fsync, close",
-    unit: "MB/s",
-    more: true,
-    work: GIB,
-    before: (dir) => shell('rm -f "$1/written"', [dir]),
-    run: async (dir, _, { source }) => {
-      await shell('dd if="$2" of="$1/written" bs=1M conv=fsync status=none', [dir, source]);
-    },
-  },
-  {
-    id: "read",
-    title: "sequential read 1 GiB, kernel cache of the file dropped",
-    unit: "MB/s",
-    more: true,
-    work: GIB,
-    prepare: big,
-    before: (dir) => shell(FORGET, [dir]),
-    run: async (dir) => {
-      await shell(READ, [dir]);
-    },
-  },
-  {
-    id: "read_cached",
-    title: "sequential read 1 GiB, in the kernel's cache",
-    unit: "MB/s",
-    more: true,
-    work: GIB,
-    prepare: big,
-    before: (dir) => shell(READ, [dir]),
-    run: async (dir) => {
-      await shell(READ, [dir]);
-    },
-  },
-  {
-    id: "random",
-    title: "random read 4 KiB, kernel cache of the file dropped",
-    unit: "ops/s",
-    more: true,
-    prepare: big,
-    before: (dir) => shell(FORGET, [dir]),
-    run: (dir) => fio(dir, 3, "--fadvise_hint=random"),
-  },
-  creation(1),
-  creation(8),
-  {
-    id: "find",
-    title: "find over 20,000 files",
-    unit: "s",
-    more: false,
-    prepare: wideTree,
-    run: async (dir) => {
-      if (await shell('find "$1/tree" -type f | wc -l', [dir]) !== "20000") throw new Error("find saw too few files");
-    },
-  },
-  {
-    id: "find_stat",
-    title: "find with a stat of each of 20,000 files",
-    unit: "s",
-    more: false,
-    prepare: wideTree,
-    run: async (dir) => {
-      if (await shell('find "$1/tree" -type f -mmin -600 | wc -l', [dir]) !== "20000") {
-        throw new Error("find saw too few files");
-      }
-    },
-  },
-  {
-    id: "untar",
-    title: "untar 10,000 small files",
-    unit: "s",
-    more: false,
-    before: (dir, round) => shell('mkdir "$1/untar-$2"', [dir, String(round)]),
-    run: async (dir, round, { tar }) => {
-      await shell('tar -xf "$2" -C "$1/untar-$3"', [dir, tar, String(round)]);
-    },
-  },
-  {
-    id: "git_clone",
-    title: "git clone of 2,000 files",
-    unit: "s",
-    more: false,
-    run: async (dir, round, { repository }) => {
-      await shell('git clone -q "file://$2" "$1/clone-$3"', [dir, repository, String(round)]);
-    },
-  },
-];
-
-/** Makes what the tasks read, in memory and outside what is measured. */
-async function makeTools(folder: string): Promise<Tools> {
+/** Makes what the tasks read, in memory and outside of what is measured. */
+async function makeTools(folder: string, sizes: Sizes, quick: boolean): Promise<Tools> {
   const tools = {
     client: `${folder}/client`,
     source: `${folder}/source`,
     tar: `${folder}/tree.tar`,
     repository: `${folder}/repository`,
+    modules: `${folder}/node_modules`,
   };
   await shell('gcc -O2 -pthread -o "$1" "$2"', [tools.client, new URL("./fuse_client.c", import.meta.url).pathname]);
-  await shell('head -c 1G /dev/urandom > "$1"', [tools.source]);
-  // 10,000 files of 4.2 KB.
+  await shell('head -c "$2M" /dev/urandom > "$1"', [tools.source, String(sizes.coldMib)]);
   await shell(
-    `mkdir "$1/t"; cd "$1/t"; n=0
-     for d in $(seq 100); do mkdir $d; dd if="$2" bs=420000 skip=$d count=1 status=none | split -b 4200 -a 3 -d - $d/f; done
-     tar -cf "$3" .`,
-    [folder, tools.source, tools.tar],
+    `mkdir "$1/t"; cd "$1/t"
+     for d in $(seq 0 $(($5 / 100 - 1))); do
+       mkdir $d; dd if="$2" bs=420000 skip=$d count=1 status=none | split -b 4200 -a 3 -d - $d/f
+     done
+     tar -cf "$3" .; mkdir "$4"; cd "$4"; git init -q; mv "$1"/t/* .; rmdir "$1/t"
+     git add -A; git -c user.name=bench -c user.email=bench@localhost commit -qm one`,
+    [folder, tools.source, tools.tar, tools.repository, String(sizes.files)],
   );
+  // A real one: many small files, some large ones, symbolic links.
   await shell(
-    `mkdir "$2"; cd "$2"; git init -q; for i in $(seq 20); do cp -r "$1/t/$i" .; done
-     git add -A; git -c user.name=bench -c user.email=bench@localhost commit -qm one; rm -r "$1/t"`,
-    [folder, tools.repository],
+    `cd "$1"; mkdir "$2"; if [ "$3" = quick ]; then cp -r .deno/commander@* "$2"; else cp -r . "$2"; fi`,
+    [`${ROOT}/node_modules`, tools.modules, quick ? "quick" : "whole"],
   );
   return tools;
 }
 
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN;
-
-async function measure(task: Task, target: Target, rounds: number, tools: Tools): Promise<number[]> {
-  const { dir } = target;
-  await task.prepare?.(dir, tools);
-  const figures: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    await task.before?.(dir, round, tools);
-    await target.settle();
-    const begin = performance.now();
-    const figure = await task.run(dir, round, tools);
-    const seconds = (performance.now() - begin) / 1000;
-    if (typeof figure === "number") figures.push(figure);
-    else if (task.work === undefined) figures.push(seconds);
-    else figures.push(task.work / (task.unit === "MB/s" ? 1e6 : 1) / seconds);
+/** One round of one task on one target; what goes wrong becomes the cell's problem, and the others go on. */
+async function attempt(task: Task, round: Round, cells: ReadonlyMap<string, Cell>): Promise<void> {
+  const { target } = round;
+  try {
+    if (round.round === 0) await task.prepare?.(round);
+    await task.before?.(round);
+    await target.quiet();
+    for (const [id, figure] of Object.entries(await task.run(round))) cells.get(id)?.figures.push(figure);
+  } catch (error) {
+    for (const cell of cells.values()) {
+      if (round.round > 0 && cell.figures.length > 0) continue;
+      cell.problem = error instanceof Error ? error.message : String(error);
+      cell.unsupported = error instanceof NotSupported;
+    }
+    if (!(error instanceof NotSupported)) console.error(`${[...cells.keys()][0]}, ${target.name}: ${error}`);
+  } finally {
+    await task.after?.(round).catch((error) => console.error(`${target.name}, cleaning up: ${error}`));
   }
-  return figures;
 }
 
-const shown = (value: number, unit: Task["unit"]): string =>
-  unit === "s" ? value.toFixed(2) : value.toLocaleString("en", { maximumFractionDigits: 0 });
+interface Limits {
+  readonly rounds: number;
+  readonly patienceSec: number;
+  /** performance.now() after which one round has to do. */
+  readonly deadline: number;
+}
+
+/** All rounds of one task, the targets taking turns, each round beginning with another one. */
+async function measure(
+  task: Task,
+  targets: readonly Target[],
+  limits: Limits,
+  given: { tools: Tools; sizes: Sizes },
+  stopped: () => boolean,
+): Promise<Line[]> {
+  const lines = task.rows.map((row): Line => ({ row, cells: {} }));
+  const spent = new Map<TargetName, number>();
+  for (let round = 0; round < Math.min(limits.rounds, task.rounds ?? Infinity); round++) {
+    if (round > 0 && performance.now() > limits.deadline) break;
+    for (let i = 0; i < targets.length && !stopped(); i++) {
+      const target = targets[(i + round) % targets.length];
+      if (target === undefined || (spent.get(target.name) ?? 0) > limits.patienceSec) continue;
+      const cells = new Map(lines.map(({ row, cells }) => [row.id, cells[target.name] ??= { figures: [] }]));
+      if ([...cells.values()].some(({ problem }) => problem !== undefined)) continue;
+      const begin = performance.now();
+      await attempt(task, { target, round, ...given }, cells);
+      spent.set(target.name, (spent.get(target.name) ?? 0) + (performance.now() - begin) / 1000);
+    }
+  }
+  return lines;
+}
+
+async function machine(
+  folder: string,
+): Promise<Pick<About, "cpu" | "cores" | "kernel" | "filesystem" | "versions" | "load">> {
+  const first = async (script: string) => (await shell(script).catch(() => "")).split("\n")[0] ?? "";
+  return {
+    cpu: /^model name\s*:\s*(.*)$/m.exec(await Deno.readTextFile("/proc/cpuinfo"))?.[1] ?? "unknown",
+    cores: navigator.hardwareConcurrency,
+    kernel: /^[\d.]+/.exec(Deno.osRelease())?.[0] ?? "unknown",
+    filesystem: await shell('findmnt -no FSTYPE -T "$1"', [folder]),
+    versions: {
+      rclone: (await first("rclone version 2>/dev/null")).replace("rclone ", ""),
+      sshfs: /[\d.]+$/.exec(await first("sshfs --version 2>/dev/null | grep SSHFS"))?.[0] ?? "",
+      fio: (await first("fio --version")).replace("fio-", ""),
+      git: (await first("git --version")).replace("git version ", ""),
+    },
+    load: Number(Deno.loadavg()[0]?.toFixed(1)),
+  };
+}
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
+    // `deno task bench:mount -- --only read` hands the two dashes on.
+    args: Deno.args.filter((arg) => arg !== "--"),
     options: {
-      rounds: { type: "string", default: "3" },
+      rounds: { type: "string" },
+      patience: { type: "string", default: "8" },
+      minutes: { type: "string", default: "10" },
       only: { type: "string" },
-      targets: { type: "string", default: "anyfs,rclone,disk" },
+      targets: { type: "string", default: TARGETS.join(",") },
       server: { type: "string" },
       source: { type: "boolean", default: false },
+      quick: { type: "boolean", default: false },
+      full: { type: "boolean", default: false },
+      list: { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
       out: { type: "string", default: `${ROOT}/.anyfs/bench` },
     },
   });
+  const sizes = values.quick ? QUICK : SIZES;
+  const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
+  const all = [...fioTasks(values.full), ...metadataTasks(sizes), ...streamTasks(sizes), ...treeTasks(sizes.files)];
+  if (values.list) {
+    for (const { id, title } of all.flatMap(({ rows }) => rows)) console.log(`${id.padEnd(28)} ${title}`);
+    return;
+  }
   const only = values.only?.split(",");
-  const wanted = values.targets.split(",");
+  const wantedRow = (id: string) => only === undefined || only.some((one) => id === one || id.startsWith(`${one}_`));
+  const tasks = all.filter(({ rows }) => rows.some(({ id }) => wantedRow(id)));
+  if (tasks.length === 0) throw new Error(`no row is called ${values.only}; --list prints them`);
+  const unknown = values.targets.split(",").filter((name) => !TARGETS.some((known) => known === name));
+  if (unknown.length > 0) throw new Error(`no target is called ${unknown.join(", ")}; there are ${TARGETS.join(", ")}`);
+  const note = (text: string) => values.json ? console.error(text) : console.log(text);
+
+  const begin = performance.now();
   const folder = await Deno.makeTempDir({ prefix: "anyfs-bench-" });
   const memory = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "anyfs-bench-" });
-  const cleanups: (() => Promise<unknown>)[] = [
-    () => Deno.remove(folder, { recursive: true }),
-    () => Deno.remove(memory, { recursive: true }),
-  ];
-  let cleaned = false;
-  const clean = async () => {
-    if (cleaned) return;
-    cleaned = true;
-    for (const cleanup of cleanups.reverse()) await cleanup().catch((error) => console.error(String(error)));
+  const targets: Target[] = [];
+  let stopped = false;
+  let cleaning: Promise<void> | undefined;
+  const tidy = async () => {
+    const careful = (work: Promise<unknown>) => work.catch((error) => console.error(String(error)));
+    // In turn: an AnyFS mount is stopped before its server, and each says what it can't do.
+    for (const target of targets.reverse()) await careful(target.stop());
+    await careful(stopAll());
+    await careful(Deno.remove(memory, { recursive: true }));
+    await careful(unmountBelow(folder).then(() => Deno.remove(folder, { recursive: true })));
   };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    Deno.addSignalListener(signal, () => void clean().then(() => Deno.exit(130)));
+  const clean = (): Promise<void> => cleaning ??= tidy();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    Deno.addSignalListener(signal, () => {
+      stopped = true;
+      console.error(`${signal}: cleaning up`);
+      void clean().then(() => Deno.exit(130));
+    });
   }
   try {
-    const tools = await makeTools(memory);
-    const program = anyfsProgram({}, values.source ? [] : null);
-    const targets: Target[] = [];
-    if (wanted.includes("anyfs")) {
-      let url = values.server;
-      if (url === undefined) {
-        const server = await startServer(program, `${folder}/anyfs`);
-        cleanups.push(() => server.stop());
-        url = server.url;
-      }
-      const mount = await startMount(program, url, `${folder}/anyfs`);
-      cleanups.push(() => mount.stop());
-      targets.push({ name: "anyfs", dir: `${mount.dir}/bench-${Date.now()}`, settle: mount.settle });
+    const why = values.source ? "--source" : await whyNotCompiled();
+    const program = anyfsProgram({}, why === null ? null : []);
+    const said = why === null ? "AnyFS compiled (dist/anyfs)" : `AnyFS from source (${why})`;
+    note(`${said}; ${tasks.length} tasks, ${rounds} round(s), in ${folder}`);
+    const about = await machine(folder);
+    const tools = await makeTools(memory, sizes, values.quick);
+    const missing: Record<string, string> = {};
+    for (const name of TARGETS.filter((name) => values.targets.split(",").includes(name))) {
+      if (stopped) break;
+      const reason = await obstacle(name);
+      if (reason === null) targets.push(await openTarget(name, folder, program, values.server));
+      else note(`${name} is left out: ${missing[name] = reason}`);
     }
-    if (wanted.includes("rclone")) {
-      const rclone = await startRclone(`${folder}/rclone`);
-      cleanups.push(() => rclone.stop());
-      targets.push({ name: "rclone", dir: `${rclone.dir}/bench`, settle: rclone.settle });
-    }
-    if (wanted.includes("disk")) {
-      targets.push({ name: "disk", dir: `${folder}/disk`, settle: () => shell("sync").then(() => undefined) });
-    }
-    for (const { dir } of targets) await shell('mkdir "$1"', [dir]);
-    const results: Record<string, unknown>[] = [];
-    const rows: string[][] = [];
-    for (const task of TASKS) {
-      if (only !== undefined && !only.includes(task.id)) continue;
-      const figures: Record<string, number[]> = {};
-      for (const target of targets) figures[target.name] = await measure(task, target, Number(values.rounds), tools);
-      const of = (name: string) => figures[name] === undefined ? null : median(figures[name]);
-      const ratio = (other: number | null) => {
-        const own = of("anyfs");
-        if (own === null || other === null) return null;
-        return task.more ? own / other : other / own;
-      };
-      const [anyfs, rclone, disk] = [of("anyfs"), of("rclone"), of("disk")];
-      results.push({ id: task.id, unit: task.unit, figures, anyfs, rclone, disk });
-      const cell = (value: number | null) => value === null ? "" : `${shown(value, task.unit)} ${task.unit}`;
-      const times = (value: number | null) => value === null ? "" : `${value.toFixed(2)}x`;
-      rows.push([task.title, cell(anyfs), cell(rclone), cell(disk), times(ratio(rclone)), times(ratio(disk))]);
-      console.log(rows.at(-1)?.join("  |  "));
-    }
-    const table = [
-      ["", "anyfs", "rclone", "disk", "faster than rclone", "than disk"],
-      ["---", "---:", "---:", "---:", "---:", "---:"],
-      ...rows,
-    ].map((cells) => `| ${cells.join(" | ")} |\n`).join("");
-    await Deno.mkdir(values.out, { recursive: true });
-    const about = {
-      at: new Date().toISOString(),
-      cpu: /^model name\s*:\s*(.*)$/m.exec(await Deno.readTextFile("/proc/cpuinfo"))?.[1] ?? "unknown",
-      cores: navigator.hardwareConcurrency,
-      kernel: Deno.osRelease(),
-      rclone: (await shell("rclone version | head -1")).trim(),
-      rounds: Number(values.rounds),
+    const names = targets.map(({ name }) => name);
+    const lines: Line[] = [];
+    const limitMs = Number(values.minutes) > 0 ? Number(values.minutes) * 60_000 : Infinity;
+    const limits = {
+      rounds,
+      patienceSec: Number(values.patience),
+      deadline: begin + limitMs,
+      end: begin + 1.2 * limitMs,
     };
-    await Deno.writeTextFile(`${values.out}/mount_bench.json`, JSON.stringify({ about, results }, null, 2) + "\n");
-    await Deno.writeTextFile(`${values.out}/mount_bench.md`, table);
-    console.log(`\n${table}\nwritten to ${values.out}/mount_bench.json and .md`);
-  } catch (error) {
-    for (const log of ["anyfs/serve.log", "anyfs/mount.log", "rclone/rclone.log"]) {
-      const said = await Deno.readTextFile(`${folder}/${log}`).catch(() => "");
-      if (said !== "") console.error(`${log}:\n${said.slice(-3000)}`);
+    for (const task of tasks) {
+      if (stopped) break;
+      if (performance.now() > limits.end) {
+        const left = task.rows.map(({ id }) => id).filter(wantedRow).join(", ");
+        note(`${left}: left out, --minutes are over`);
+        missing[left] = "--minutes were over";
+        continue;
+      }
+      for (const line of await measure(task, targets, limits, { tools, sizes }, () => stopped)) {
+        if (!wantedRow(line.row.id)) continue;
+        lines.push(line);
+        note(`${((performance.now() - begin) / 1000).toFixed(0).padStart(4)} s  ${brief(line, names)}`);
+      }
     }
-    throw error;
+    if (stopped) return;
+    const whole: About = {
+      at: new Date().toISOString(),
+      command: ["deno task bench:mount", ...Deno.args].join(" "),
+      program: said,
+      ...about,
+      rounds,
+      seconds: (performance.now() - begin) / 1000,
+      missing,
+    };
+    const table = markdown(whole, lines, targets);
+    const results = lines.map((line) => ({
+      ...line.row,
+      medians: Object.fromEntries(
+        names.map((name) => [name, median((line.cells[name]?.figures ?? []).map(({ value }) => value))]),
+      ),
+      byRclone: ratio(line, "rclone"),
+      byDisk: ratio(line, "disk"),
+      cells: line.cells,
+    }));
+    const json = JSON.stringify({ about: whole, results }, null, 2) + "\n";
+    await Deno.mkdir(values.out, { recursive: true });
+    await Deno.writeTextFile(`${values.out}/mount_bench.json`, json);
+    await Deno.writeTextFile(`${values.out}/mount_bench.md`, table);
+    console.log(values.json ? json : `\n${table}\nwritten to ${values.out}/mount_bench.json and .md`);
+    const failed = lines.filter(({ cells }) => cells.anyfs?.problem !== undefined && cells.anyfs.unsupported !== true);
+    if (failed.length > 0) {
+      console.error(`AnyFS failed in: ${failed.map(({ row }) => row.id).join(", ")}`);
+      await showLogs(folder);
+      Deno.exitCode = 1;
+    }
+  } catch (error) {
+    if (!stopped) {
+      await showLogs(folder);
+      throw error;
+    }
   } finally {
     await clean();
+  }
+}
+
+/** What the programs under test had to say, the end of it. */
+async function showLogs(folder: string): Promise<void> {
+  for (const log of ["anyfs/serve", "anyfs/mount", "rclone/rclone", "sshfs/sshd", "sshfs/sshfs", "null/null"]) {
+    const said = await Deno.readTextFile(`${folder}/${log}.log`).catch(() => "");
+    if (said !== "") console.error(`${log}.log:\n${said.slice(-3000)}`);
   }
 }
 
