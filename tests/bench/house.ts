@@ -107,12 +107,12 @@ export async function start(
   return { pid: child.pid, said, stop };
 }
 
-/** `anyfs serve` with its state and hot tier in `folder`. */
-export async function startServer(program: Program, folder: string): Promise<Running & { url: string }> {
+/** `anyfs serve` with its state and hot tier in `folder`; `more`: further tables of its configuration. */
+export async function startServer(program: Program, folder: string, more = ""): Promise<Running & { url: string }> {
   await Deno.mkdir(folder, { recursive: true });
   await Deno.writeTextFile(
     `${folder}/config.toml`,
-    `[daemon]\nstate_dir = "${folder}/state"\n[tiers.local]\npath = "${folder}/hot"\n`,
+    `[daemon]\nstate_dir = "${folder}/state"\n[tiers.local]\npath = "${folder}/hot"\n${more}`,
   );
   const command = [...program.command, "--config", `${folder}/config.toml`, "serve", "--listen", "127.0.0.1:0"];
   const running = await start(command, program.env, (said) => said.includes("\n"), `${folder}/serve.log`);

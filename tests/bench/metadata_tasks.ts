@@ -75,7 +75,6 @@ async function wideFolder(round: Round): Promise<string> {
     tools.client,
     String(sizes.listed),
   ]);
-  await target.settle();
   return folder;
 }
 

@@ -7,6 +7,7 @@
  *   --targets a,b     of anyfs, rclone, sshfs, null, disk
  *   --quick           tiny sizes and one round: does each row work?
  *   --full            all 48 combinations of fio
+ *   --s3              also a file that only an S3 store has (tests/support/s3_server.ts finds or starts one)
  *   --rounds N        medians of so many (3); rows that take long get fewer
  *   --patience S      a row that took this long on a target, all in all, gets no further round there (8)
  *   --minutes N       from then on one round a row, and after a fifth more what is left is left out (10); 0: no limit
@@ -19,6 +20,7 @@ import { fioTasks } from "./fio_tasks.ts";
 import { anyfsProgram, shell, stopAll, whyNotCompiled } from "./house.ts";
 import { metadataTasks } from "./metadata_tasks.ts";
 import { type About, brief, type Cell, type Line, markdown, median, ratio } from "./report.ts";
+import { s3Measurement } from "./s3_task.ts";
 import { streamTasks } from "./stream_tasks.ts";
 import { obstacle, openTarget, type Target, type TargetName, TARGETS, unmountBelow } from "./targets.ts";
 import { NotSupported, type Round, type Sizes, type Task, type Tools } from "./task.ts";
@@ -77,23 +79,33 @@ async function makeTools(folder: string, sizes: Sizes, quick: boolean): Promise<
   return tools;
 }
 
-/** One round of one task on one target; what goes wrong becomes the cell's problem, and the others go on. */
-async function attempt(task: Task, round: Round, cells: ReadonlyMap<string, Cell>): Promise<void> {
-  const { target } = round;
+/** Does it; what goes wrong becomes the problem of those cells that have no figure yet, and the others go on. */
+async function careful(name: string, cells: ReadonlyMap<string, Cell>, work: () => Promise<unknown>): Promise<void> {
   try {
-    if (round.round === 0) await task.prepare?.(round);
-    await task.before?.(round);
-    await target.quiet();
-    for (const [id, figure] of Object.entries(await task.run(round))) cells.get(id)?.figures.push(figure);
+    await work();
   } catch (error) {
     for (const cell of cells.values()) {
-      if (round.round > 0 && cell.figures.length > 0) continue;
+      if (cell.figures.length > 0) continue;
       cell.problem = error instanceof Error ? error.message : String(error);
       cell.unsupported = error instanceof NotSupported;
     }
-    if (!(error instanceof NotSupported)) console.error(`${[...cells.keys()][0]}, ${target.name}: ${error}`);
-  } finally {
-    await task.after?.(round).catch((error) => console.error(`${target.name}, cleaning up: ${error}`));
+    if (!(error instanceof NotSupported)) console.error(`${[...cells.keys()][0]}, ${name}: ${error}`);
+  }
+}
+
+/** One round of one task on one target, which is at rest before and after. */
+async function attempt(task: Task, round: Round, cells: ReadonlyMap<string, Cell>): Promise<void> {
+  const { target } = round;
+  await careful(target.name, cells, async () => {
+    await task.before?.(round);
+    await target.quiet();
+    for (const [id, figure] of Object.entries(await task.run(round))) cells.get(id)?.figures.push(figure);
+  });
+  try {
+    await task.after?.(round);
+    await target.quiet();
+  } catch (error) {
+    console.error(`${target.name}, cleaning up: ${error}`);
   }
 }
 
@@ -114,12 +126,23 @@ async function measure(
 ): Promise<Line[]> {
   const lines = task.rows.map((row): Line => ({ row, cells: {} }));
   const spent = new Map<TargetName, number>();
+  const cellsOf = ({ name }: Target) =>
+    new Map(lines.map(({ row, cells }) => [row.id, cells[name] ??= { figures: [] }]));
+  const able = targets.filter(({ name }) => (task.only ?? name) === name);
+  for (const target of able) {
+    if (task.prepare === undefined || stopped()) break;
+    await careful(target.name, cellsOf(target), async () => await task.prepare?.({ target, round: 0, ...given }));
+  }
+  // What rclone uploads late must not meet another's measurement.
+  for (const target of able) {
+    if (task.prepare !== undefined && !stopped()) await careful(target.name, cellsOf(target), target.settle);
+  }
   for (let round = 0; round < Math.min(limits.rounds, task.rounds ?? Infinity); round++) {
     if (round > 0 && performance.now() > limits.deadline) break;
-    for (let i = 0; i < targets.length && !stopped(); i++) {
-      const target = targets[(i + round) % targets.length];
+    for (let i = 0; i < able.length && !stopped(); i++) {
+      const target = able[(i + round) % able.length];
       if (target === undefined || (spent.get(target.name) ?? 0) > limits.patienceSec) continue;
-      const cells = new Map(lines.map(({ row, cells }) => [row.id, cells[target.name] ??= { figures: [] }]));
+      const cells = cellsOf(target);
       if ([...cells.values()].some(({ problem }) => problem !== undefined)) continue;
       const begin = performance.now();
       await attempt(task, { target, round, ...given }, cells);
@@ -162,6 +185,7 @@ async function main(): Promise<void> {
       source: { type: "boolean", default: false },
       quick: { type: "boolean", default: false },
       full: { type: "boolean", default: false },
+      s3: { type: "boolean", default: false },
       list: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       out: { type: "string", default: `${ROOT}/.anyfs/bench` },
@@ -169,7 +193,16 @@ async function main(): Promise<void> {
   });
   const sizes = values.quick ? QUICK : SIZES;
   const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
-  const all = [...fioTasks(values.full), ...metadataTasks(sizes), ...streamTasks(sizes), ...treeTasks(sizes.files)];
+  let folder = "";
+  let program = anyfsProgram({}, []);
+  const s3 = s3Measurement(() => ({ program, folder }), sizes.coldMib);
+  const all = [
+    ...fioTasks(values.full),
+    ...metadataTasks(sizes),
+    ...streamTasks(sizes),
+    ...(values.s3 ? [s3.task] : []),
+    ...treeTasks(sizes.files),
+  ];
   if (values.list) {
     for (const { id, title } of all.flatMap(({ rows }) => rows)) console.log(`${id.padEnd(28)} ${title}`);
     return;
@@ -183,18 +216,19 @@ async function main(): Promise<void> {
   const note = (text: string) => values.json ? console.error(text) : console.log(text);
 
   const begin = performance.now();
-  const folder = await Deno.makeTempDir({ prefix: "anyfs-bench-" });
+  folder = await Deno.makeTempDir({ prefix: "anyfs-bench-" });
   const memory = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "anyfs-bench-" });
   const targets: Target[] = [];
   let stopped = false;
   let cleaning: Promise<void> | undefined;
   const tidy = async () => {
-    const careful = (work: Promise<unknown>) => work.catch((error) => console.error(String(error)));
+    const trying = (work: Promise<unknown>) => work.catch((error) => console.error(String(error)));
+    await trying(s3.stop());
     // In turn: an AnyFS mount is stopped before its server, and each says what it can't do.
-    for (const target of targets.reverse()) await careful(target.stop());
-    await careful(stopAll());
-    await careful(Deno.remove(memory, { recursive: true }));
-    await careful(unmountBelow(folder).then(() => Deno.remove(folder, { recursive: true })));
+    for (const target of targets.reverse()) await trying(target.stop());
+    await trying(stopAll());
+    await trying(Deno.remove(memory, { recursive: true }));
+    await trying(unmountBelow(folder).then(() => Deno.remove(folder, { recursive: true })));
   };
   const clean = (): Promise<void> => cleaning ??= tidy();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
@@ -206,7 +240,7 @@ async function main(): Promise<void> {
   }
   try {
     const why = values.source ? "--source" : await whyNotCompiled();
-    const program = anyfsProgram({}, why === null ? null : []);
+    if (why === null) program = anyfsProgram({}, null);
     const said = why === null ? "AnyFS compiled (dist/anyfs)" : `AnyFS from source (${why})`;
     note(`${said}; ${tasks.length} tasks, ${rounds} round(s), in ${folder}`);
     const about = await machine(folder);

@@ -118,7 +118,10 @@ ${versions}. Medians of ${about.rounds} round(s), of fewer for rows that take lo
 parentheses p50 and p99 of one operation. Load before the first row: ${about.load}. ${
     Math.round(about.seconds)
   } s in all.
-"by rclone" is how many times AnyFS is faster, above 1, or slower.
+"by rclone" is how many times AnyFS is faster, above 1, or slower. "null" is a filesystem that holds nothing, served by the
+same protocol code, and for whole trees one in memory: what the protocol alone costs. sshfs and rclone serve a folder of
+the same ${disk}; sshfs through an sshd on the loopback address. "Dropped" means the kernel's cache of the mount, not the
+cache below it; on ${disk} itself it is the only one.
 
 ${table}
 ${safety}

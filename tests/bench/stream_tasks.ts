@@ -62,10 +62,7 @@ function reading(mib: number): Task {
       { id: "read_cpu", title: `${what}, the kernel's bytes of it dropped: processor`, unit: "s/GiB" },
       { id: "read_cached", title: `${what}, again`, unit: "MB/s" },
     ],
-    prepare: async (round) => {
-      await bigFile(round);
-      await round.target.settle();
-    },
+    prepare: bigFile,
     before: async (round) => {
       await shell(FORGET_BYTES, [await bigFile(round)]);
     },
@@ -89,10 +86,7 @@ const readers: Task = {
     { id: "readers_100", title: "random read 4 KiB, 100 readers, the kernel's bytes dropped", unit: "ops/s" },
     { id: "readers_p99", title: "p99 of the 100 readers by that of one", unit: "x" },
   ],
-  prepare: async (round) => {
-    await bigFile(round);
-    await round.target.settle();
-  },
+  prepare: bigFile,
   run: async (round) => {
     const path = await bigFile(round);
     const figures: Record<string, Figure> = {};

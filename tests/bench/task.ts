@@ -1,5 +1,5 @@
 /** What one measurement of mount_bench is made of. */
-import type { Target } from "./targets.ts";
+import type { Target, TargetName } from "./targets.ts";
 
 export type Unit = "MB/s" | "ops/s" | "s" | "ms" | "µs" | "s/GiB" | "x";
 
@@ -61,7 +61,9 @@ export interface Round {
 /** Steps that belong together and give one or more rows. */
 export interface Task {
   readonly rows: readonly Row[];
-  /** Once a target, before its first round; not measured. Must leave alone what an earlier task has prepared. */
+  /** The one target that it makes sense for. @default all */
+  readonly only?: TargetName;
+  /** Once on each target, before all rounds; not measured. All targets have settled afterwards. */
   prepare?(round: Round): Promise<unknown>;
   /** Before each round, not measured. */
   before?(round: Round): Promise<unknown>;

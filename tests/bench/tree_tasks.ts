@@ -14,7 +14,7 @@ const clone = async (dir: string, { tools }: Round) => {
 const kept = (name: string, { target }: Round, round: number): string => `${target.trees}/${name}-${round}`;
 
 /** Makes what an earlier task has left behind, when that task was not wanted. */
-async function ensure(name: "untar" | "clone", round: Round): Promise<string> {
+async function ensure(name: "untar" | "git_clone", round: Round): Promise<string> {
   const dir = kept(name, round, 0);
   if (await shell('[ -e "$1" ] && echo yes || echo no', [dir]) === "no") {
     await (name === "untar" ? untar : clone)(dir, round);
@@ -43,11 +43,10 @@ const gitStatus: Task = {
   ],
   prepare: async (round) => {
     // git hashes files again that are as young as its index; once.
-    await shell('git -C "$1" status --porcelain', [await ensure("clone", round)], LIMIT_MS);
-    await round.target.settle();
+    await shell('git -C "$1" status --porcelain', [await ensure("git_clone", round)], LIMIT_MS);
   },
   run: async (round) => {
-    const dir = kept("clone", round, 0);
+    const dir = kept("git_clone", round, 0);
     const status = async (): Promise<Figure> => ({
       value: await seconds(async () => {
         const said = await shell('git -C "$1" status --porcelain', [dir], LIMIT_MS);
@@ -70,13 +69,12 @@ const find = (files: number): Task => {
     ],
     prepare: async (round) => {
       await ensure("untar", round);
-      await ensure("clone", round);
-      await round.target.settle();
+      await ensure("git_clone", round);
     },
     run: async (round) => {
       const look = async (test: string): Promise<Figure> => ({
         value: await seconds(async () => {
-          const trees = [kept("untar", round, 0), kept("clone", round, 0)];
+          const trees = [kept("untar", round, 0), kept("git_clone", round, 0)];
           const seen = await shell(`find "$1" "$2" -name 'f[0-9]*' -type f ${test} | wc -l`, trees, LIMIT_MS);
           if (seen !== String(2 * files)) throw new Error(`find saw ${seen} of ${2 * files} files`);
         }),
@@ -91,7 +89,7 @@ export function treeTasks(files: number): Task[] {
   const number = files.toLocaleString("en");
   return [
     making("untar", `tar x of ${number} files of 4.2 KB`, untar, true),
-    making("clone", `git clone of ${number} files`, clone, true),
+    making("git_clone", `git clone of ${number} files`, clone, true),
     gitStatus,
     find(files),
     making("modules", "cp -r of a node_modules", async (dir, { tools }) => {
