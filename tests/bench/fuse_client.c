@@ -2,7 +2,8 @@
  *
  * stat, openread, create       without COUNT: of any of 10,000 files until SECONDS are over (fuse_bench.ts)
  * stat, openread, create, rename, unlink
- *                              with COUNT: once for each of PATH/f0 .. f(COUNT-1), or until SECONDS (if not 0) are over
+ *                              with COUNT: once for each of PATH/f0 .. f(COUNT-1), or until SECONDS (if not 0) are over;
+ *                              stat+, openread+: round and round until SECONDS are over
  * pread                        4 KiB at random places of the file PATH, each thread with a descriptor of its own
  * handles                      opens COUNT files, then reads 4 KiB of each while all are open: the latencies are the reads'
  * These print: operations a second, p50 and p99 of one in microseconds, operations done.
@@ -27,7 +28,9 @@ static const char *mode, *dir;
 static int threads;
 static double ends;        /* seconds of the monotonic clock; 0: never */
 static long count;         /* files; 0: until the time is over */
+static int again;          /* from the first file again after the last one */
 static atomic_long next_file;
+static pthread_barrier_t ready;
 static off_t size;         /* of PATH, for pread */
 
 /* What one thread saw. */
@@ -82,8 +85,8 @@ static void once(struct seen *seen, const char *path, const char *other) {
   struct stat st;
   double since = now();
   int result;
-  if (!strcmp(mode, "stat")) result = stat(path, &st);
-  else if (!strcmp(mode, "openread")) result = open_read(path);
+  if (!strncmp(mode, "stat", 4)) result = stat(path, &st);
+  else if (!strncmp(mode, "openread", 8)) result = open_read(path);
   else if (!strcmp(mode, "create")) result = create(path);
   else if (!strcmp(mode, "unlink")) result = unlink(path);
   else {
@@ -104,6 +107,8 @@ static void *work(void *arg) {
   int fd = -1;
   if (size && (fd = open(dir, O_RDONLY)) < 0) fail(dir);
   if (size) posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+  pthread_barrier_wait(&ready); /* all are there, and what ends them is known after the second */
+  pthread_barrier_wait(&ready);
   for (long n = 0; !ends || now() < ends; n++) {
     seed = seed * 1103515245 + 12345;
     if (size) {
@@ -114,7 +119,8 @@ static void *work(void *arg) {
     }
     if (count) {
       long file = atomic_fetch_add(&next_file, 1);
-      if (file >= count) break;
+      if (again) file %= count;
+      else if (file >= count) break;
       snprintf(path, sizeof path, "%s/f%ld", dir, file);
       snprintf(other, sizeof other, "%s/r%ld", dir, file);
     } else if (!strcmp(mode, "create")) snprintf(path, sizeof path, "%s/w/c%d_%ld", dir, seen->thread, n);
@@ -223,12 +229,16 @@ int main(int argc, char **argv) {
   }
   pthread_t *ids = calloc(threads, sizeof *ids);
   struct seen *all = calloc(threads, sizeof *all);
-  double start = now();
-  if (seconds > 0) ends = start + seconds;
+  again = count && mode[strlen(mode) - 1] == '+';
+  pthread_barrier_init(&ready, 0, threads + 1);
   for (int i = 0; i < threads; i++) {
     all[i].thread = i;
     if (pthread_create(&ids[i], 0, work, &all[i])) fail("pthread_create");
   }
+  pthread_barrier_wait(&ready);
+  double start = now();
+  if (seconds > 0) ends = start + seconds;
+  pthread_barrier_wait(&ready);
   for (int i = 0; i < threads; i++) pthread_join(ids[i], 0);
   report(all, threads, now() - start);
   return 0;

@@ -46,7 +46,7 @@ function smallFiles(threads: number): Task {
       const { target, sizes } = round;
       const folder = folderOf(round, `small-${threads}`);
       const figures: Record<string, Figure> = {};
-      const { done, ...created } = await client(round, "create", folder, threads, sizes.seconds, sizes.created);
+      const { done, ...created } = await client(round, "create", folder, threads, 2 * sizes.seconds, sizes.created);
       figures[`create_${threads}`] = created;
       const step = async (id: string, mode: string) => {
         await target.quiet();
@@ -56,7 +56,7 @@ function smallFiles(threads: number): Task {
       for (const mode of ["stat", "openread"]) {
         await shell(FORGET_NAMES);
         await step(`${mode}_first`, mode);
-        await step(mode, mode);
+        await step(mode, `${mode}+`);
       }
       await step("rename", "rename");
       await step("unlink", "unlink");
