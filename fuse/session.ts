@@ -85,6 +85,9 @@ const WRITEV_BYTES = 16384;
 /** How often a request whose caller took a signal is looked at again: a later SIGKILL sends no second INTERRUPT. */
 const RECHECK_MS = 200;
 
+/** st_blocks: units of 512 bytes that hold something. */
+const blocksOf = (stat: Stat): number => Math.ceil((stat.size - (stat.holes ?? 0)) / 512);
+
 /** Setuid and setgid. */
 const SUIDGID = 0o6000;
 
@@ -485,7 +488,7 @@ export class Session {
     const out = this.#out32;
     this.#put64(w, stat.ino);
     this.#put64(w + 2, stat.size);
-    this.#put64(w + 4, Math.ceil(stat.size / 512));
+    this.#put64(w + 4, blocksOf(stat));
     this.#put64(w + 6, stat.atimeSec);
     this.#put64(w + 8, stat.mtimeSec);
     this.#put64(w + 10, stat.ctimeSec);
@@ -596,7 +599,7 @@ export class Session {
     out[19] = stat.mode;
     this.#put64(20, stat.ino);
     this.#put64(22, stat.size);
-    this.#put64(24, Math.ceil(stat.size / 512));
+    this.#put64(24, blocksOf(stat));
     this.#put64(28, stat.atimeSec);
     out[30] = stat.atimeNsec;
     this.#put64(32, stat.btimeSec);
@@ -883,7 +886,7 @@ export class Session {
       }
       case Opcode.LISTXATTR: {
         const room = this.#u32(10);
-        const answer = fs.listxattr(ino);
+        const answer = fs.listxattr(ino, this.#who());
         if (answer instanceof Promise) this.#later(answer, (names) => this.#nameList(names, room));
         else this.#nameList(answer, room);
         return;

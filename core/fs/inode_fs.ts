@@ -131,7 +131,8 @@ export interface InodeFs {
   statfs(): Awaitable<StatFs>;
   getxattr(ino: number, name: string): Awaitable<Uint8Array>;
   setxattr(ino: number, name: string, value: Uint8Array, flags: number): Awaitable<void>;
-  listxattr(ino: number): Awaitable<string[]>;
+  /** trusted.* is for root only (xattr(7)). */
+  listxattr(ino: number, caller: Caller): Awaitable<string[]>;
   removexattr(ino: number, name: string): Awaitable<void>;
   /** mode: FALLOC_FL_* of linux/falloc.h. */
   fallocate?(ino: number, fh: number, mode: number, offset: number, length: number): Awaitable<void>;

@@ -53,6 +53,10 @@ export interface Stat {
   content: string | null;
   /** Which tiers hold all of it (TierBit); 0 where a backend has no tiers. */
   tiers: number;
+  /** Bytes of `size` that are holes: zeros that are stored nowhere. Left out: none are known. */
+  holes?: number;
+  /** How many extended attributes it has. Left out or null: not known. */
+  xattrs?: number | null;
 }
 export interface DirEntry {
   name: string;

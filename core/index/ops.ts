@@ -61,6 +61,8 @@ export type Op =
     readonly content: string | null;
     readonly size: number;
     readonly time: Time;
+    /** Bytes of it that are holes. @default {0} */
+    readonly holes?: number;
     /** Permission bits after the write where it cleared setuid/setgid. */
     readonly mode?: number;
   }

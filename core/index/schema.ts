@@ -71,6 +71,11 @@ CREATE INDEX idempotency_at ON idempotency(at);
 CREATE TABLE tokens(id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, scope TEXT NOT NULL, path TEXT NOT NULL,
   created INTEGER NOT NULL, expires INTEGER, revoked INTEGER) STRICT, WITHOUT ROWID;
 `,
+  `
+-- Bytes of the file that are holes; how many extended attributes it has, NULL: not counted.
+ALTER TABLE nodes ADD COLUMN holes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE nodes ADD COLUMN xattrs INTEGER;
+`,
 ];
 
 /** Pack states. */

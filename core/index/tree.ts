@@ -22,7 +22,7 @@ export interface TreeEvents {
 }
 
 const COLUMNS = `n.ino, n.mode, n.nlink, n.uid, n.gid, n.rdev, n.size, n.atime, n.atime_nsec, n.mtime, n.mtime_nsec,
- n.ctime, n.ctime_nsec, n.btime, n.btime_nsec, n.version, n.content`;
+ n.ctime, n.ctime_nsec, n.btime, n.btime_nsec, n.version, n.content, n.holes, n.xattrs`;
 
 function toStat(row: Row, at = 0): Stat {
   const n = (i: number) => row[at + i] as number;
@@ -46,6 +46,8 @@ function toStat(row: Row, at = 0): Stat {
     version: n(15),
     content: content instanceof Uint8Array ? hex(content) : null,
     tiers: 0,
+    holes: n(17),
+    xattrs: row[at + 18] as number | null,
   };
 }
 
@@ -69,6 +71,8 @@ function fromStat(s: Stat): SqlValue[] {
     s.btimeNsec,
     s.version,
     s.content === null ? null : unhex(s.content),
+    s.holes ?? 0,
+    s.xattrs ?? null,
   ];
 }
 
@@ -121,7 +125,7 @@ export class Tree {
       after === null ? new Uint8Array() : encodeName(after),
       limit,
     );
-    return rows.map((row) => ({ name: decodeName(row[17] as Uint8Array), stat: toStat(row) }));
+    return rows.map((row) => ({ name: decodeName(row[19] as Uint8Array), stat: toStat(row) }));
   }
   hasEntries(parent: number): boolean {
     return this.#sql.row("SELECT 1 FROM dentries WHERE parent = ? LIMIT 1", parent) !== undefined;
@@ -171,12 +175,12 @@ export class Tree {
   put(s: Stat, target?: string): void {
     this.#sql.run(
       `INSERT INTO nodes(ino, mode, nlink, uid, gid, rdev, size, atime, atime_nsec, mtime, mtime_nsec, ctime, ctime_nsec,
-         btime, btime_nsec, version, content, target) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+         btime, btime_nsec, version, content, holes, xattrs, target) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
        ON CONFLICT(ino) DO UPDATE SET mode=excluded.mode, nlink=excluded.nlink, uid=excluded.uid, gid=excluded.gid,
          rdev=excluded.rdev, size=excluded.size, atime=excluded.atime, atime_nsec=excluded.atime_nsec,
          mtime=excluded.mtime, mtime_nsec=excluded.mtime_nsec, ctime=excluded.ctime, ctime_nsec=excluded.ctime_nsec,
          btime=excluded.btime, btime_nsec=excluded.btime_nsec, version=excluded.version, content=excluded.content,
-         target=coalesce(excluded.target, target)`,
+         holes=excluded.holes, xattrs=excluded.xattrs, target=coalesce(excluded.target, target)`,
       ...fromStat(s),
       target === undefined ? null : encodeName(target),
     );
@@ -486,6 +490,7 @@ export class Tree {
       version: node.version + 1,
       content: op.content,
       size: op.size,
+      holes: Math.min(op.holes ?? 0, op.size),
       mtimeSec: op.time.sec,
       mtimeNsec: op.time.nsec,
       ctimeSec: op.time.sec,
@@ -513,6 +518,7 @@ export class Tree {
       name,
       op.value,
     );
+    if (!exists) this.#sql.run("UPDATE nodes SET xattrs = xattrs + 1 WHERE ino = ?", op.ino);
     this.#bumpCtime(op.ino, op.time);
     return { ino: op.ino, version: node.version + 1 };
   }
@@ -521,6 +527,7 @@ export class Tree {
     const node = this.#node(op.ino, "removexattr");
     const result = this.#sql.run("DELETE FROM xattrs WHERE ino=? AND name=?", op.ino, encodeName(op.name));
     if (result === 0) throw noAttribute(op.name);
+    this.#sql.run("UPDATE nodes SET xattrs = xattrs - 1 WHERE ino = ?", op.ino);
     this.#bumpCtime(op.ino, op.time);
     return { ino: op.ino, version: node.version + 1 };
   }
@@ -556,5 +563,7 @@ export function blankStat(ino: number, mode: number, time: Time): Stat {
     version: 1,
     content: null,
     tiers: 0,
+    holes: 0,
+    xattrs: 0,
   };
 }

@@ -19,8 +19,8 @@ import {
   ManifestBuilder,
   type SegmentBlob,
 } from "../store/manifest.ts";
-import { Extents } from "../store/extents.ts";
 import { rechunk } from "../store/rechunk.ts";
+import { holesOf, zeroBytesOf } from "../store/holes.ts";
 import { isZeroChunk } from "../store/zeros.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ContentCache } from "./content_cache.ts";
@@ -48,6 +48,10 @@ const HOLD_BYTES = 16 * 1024 * 1024;
 /** Chunk bytes gathered before they are offered to the server. */
 const UPLOAD_BATCH = 4 * 1024 * 1024;
 const READ_PIECE = 1024 * 1024;
+/** A file with more known zeros than this is not read through to be cut. */
+const MANY_ZEROS = 16 * 1024 * 1024;
+/** The manifest of an empty file. */
+const NOTHING = decodeManifest(encodeManifest([]).blob);
 
 /** The new content of a record's file, ready to be named to the server. */
 interface Prepared {
@@ -55,6 +59,8 @@ interface Prepared {
   readonly size: number;
   readonly manifests: readonly Uint8Array[];
   readonly chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[];
+  /** Bytes of it that are holes. */
+  readonly holes: number;
   /** All bytes of a small content. */
   readonly whole: Uint8Array<ArrayBuffer> | null;
 }
@@ -456,8 +462,8 @@ export class Delivery {
     }
     for (const out of group) {
       if (out.mergedInto?.prepared) {
-        const { content, size } = out.mergedInto.prepared;
-        out.prepared = { content, size, manifests: [], chunks: [], whole: null };
+        const { content, size, holes } = out.mergedInto.prepared;
+        out.prepared = { content, size, manifests: [], chunks: [], holes, whole: null };
       }
     }
     return group;
@@ -508,6 +514,7 @@ export class Delivery {
           ...this.#baseOf(out),
           content: prepared.content,
           size: prepared.size,
+          ...(prepared.holes === 0 ? {} : { holes: prepared.holes }),
           time: data.time,
         });
       }
@@ -697,14 +704,14 @@ export class Delivery {
     const { data, stack, layer } = out;
     if (data === null || stack === null || layer === null) throw new FsError("internal", "a record without its bytes");
     const size = data.size;
-    if (size === 0) return { content: null, size, manifests: [], chunks: [], whole: null };
+    if (size === 0) return { content: null, size, manifests: [], chunks: [], holes: 0, whole: null };
     if (size <= SMALL_CONTENT) {
       const whole = await this.#read(out, 0, size);
       const spans = chunkInline(whole);
       const built = encodeManifest(spans);
       const chunks = spans.filter((span) => !isZeroChunk(span.hash, span.length))
         .map((span) => ({ hash: span.hash, bytes: whole.subarray(span.offset, span.offset + span.length) }));
-      return { content: hex(built.hash), size, manifests: [built.blob], chunks, whole };
+      return { content: hex(built.hash), size, manifests: [built.blob], chunks, holes: zeroBytesOf(spans), whole };
     }
     const upload = new Uploader(this.#link);
     const segments: SegmentBlob[] = [];
@@ -712,17 +719,18 @@ export class Delivery {
       segments.push(segment);
     };
     let built: BuiltManifest;
-    const layers = stack.layers.slice(0, stack.layers.indexOf(layer) + 1);
-    const dirty = new Extents();
-    for (const each of layers) for (const { start, end } of each.extents) dirty.add(start, end);
-    if (stack.base !== null && !dirty.covers(0, size)) {
-      const base = await this.#cache.manifest(stack.base);
+    const count = stack.layers.indexOf(layer) + 1;
+    const { dirty, baseValid } = stack.changes(count);
+    const { sparse } = stack;
+    if ((stack.base !== null && !dirty.covers(0, size)) || this.#zeros(stack, size, count) > MANY_ZEROS) {
+      // Known zeros are not read: a file of a terabyte with a few bytes in it takes no longer than those.
+      const base = stack.base === null ? NOTHING : await this.#cache.manifest(stack.base);
       built = await rechunk({
         base,
         loadSegment: (hash) => this.#cache.segment(hash),
         dirty,
         size,
-        baseValid: Math.min(stack.baseSize, ...layers.map((each) => each.floor)),
+        baseValid,
         readNew: (offset, length) => this.#read(out, offset, length),
         onChunk: (chunk) => upload.add({ hash: chunk.hash, bytes: chunk.bytes.slice() }),
         onSegment,
@@ -741,7 +749,19 @@ export class Delivery {
     await upload.end();
     for (const segment of [...segments, ...built.segments]) await this.#link.call("putSegment", { blob: segment.blob });
     const view = decodeManifest(built.blob);
-    return { content: hex(built.hash), size: view.size, manifests: [built.blob], chunks: [], whole: null };
+    let holes = 0;
+    if (sparse) {
+      const fresh = new Map([...segments, ...built.segments].map((segment) => [hex(segment.hash), segment.blob]));
+      holes = (await holesOf(view, (hash) => fresh.get(hex(hash)) ?? this.#cache.segment(hash))).total;
+    }
+    return { content: hex(built.hash), size: view.size, manifests: [built.blob], chunks: [], holes, whole: null };
+  }
+  /** Bytes of a file, as its lowest `count` layers make it, that are known to be zeros. */
+  #zeros(stack: LayerStack, size: number, count: number): number {
+    if (!stack.sparse) return 0;
+    let zeros = 0;
+    for (const { kind, start, end } of stack.sources(0, size, count)) if (kind === "zero") zeros += end - start;
+    return zeros;
   }
 
   #stream(out: Outgoing, size: number): ReadableStream<Uint8Array> {

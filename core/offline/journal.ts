@@ -51,6 +51,8 @@ export interface JournaledData {
   readonly floor: number;
   /** Flat start, end pairs of the ranges that are new. */
   readonly ranges: readonly number[];
+  /** Flat start, end pairs of the ranges that were made holes. */
+  readonly holes?: readonly number[];
   /** Staging file that holds them at their own offsets; null: they follow in the record, one after the other. */
   readonly staging: string | null;
   readonly attr?: JournaledAttr;

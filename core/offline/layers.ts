@@ -7,7 +7,7 @@ import { FsError } from "../fs/error.ts";
 import type { ByteRange } from "../store/extents.ts";
 import { Extents } from "../store/extents.ts";
 import { closeFd, O_CREAT, O_RDWR, openFd, preadFd, pwriteFd, syncFd, unlinkPath } from "../platform/posix.ts";
-import type { Journal, JournaledAttr, JournalPlace } from "./journal.ts";
+import type { Journal, JournaledAttr, JournaledData, JournalPlace } from "./journal.ts";
 
 /** Bytes a layer may hold in memory before they move to a staging file. */
 const MEMORY_LIMIT = 256 * 1024;
@@ -20,10 +20,14 @@ export type Source =
 
 export class Layer {
   readonly extents: Extents;
+  /** Ranges that read as zeros whatever lies below. Disjoint from `extents`. */
+  readonly holes = new Extents();
   /** Bytes of what lies below that stay visible. */
   floor: number;
   /** File size with this layer on top. */
   size: number;
+  /** Were zeros put into the file that nobody wrote? */
+  sparse = false;
   frozen = false;
   /** Number of the journal record that holds it, once frozen. */
   request = 0;
@@ -43,7 +47,7 @@ export class Layer {
 
   /** A layer read back from the journal at start. */
   static fromJournal(
-    data: { size: number; floor: number; ranges: readonly number[]; staging: string | null },
+    data: Pick<JournaledData, "size" | "floor" | "ranges" | "holes" | "staging">,
     request: number,
     place: JournalPlace,
     journal: Journal,
@@ -51,6 +55,9 @@ export class Layer {
   ): Layer {
     const layer = new Layer(data.size, data.floor);
     for (let i = 0; i + 1 < data.ranges.length; i += 2) layer.extents.add(data.ranges[i] ?? 0, data.ranges[i + 1] ?? 0);
+    const { holes = [] } = data;
+    for (let i = 0; i + 1 < holes.length; i += 2) layer.holes.add(holes[i] ?? 0, holes[i + 1] ?? 0);
+    layer.sparse = holes.length > 0 || !layer.extents.covers(data.floor, data.size);
     layer.#memory = null;
     layer.frozen = true;
     layer.request = request;
@@ -93,6 +100,8 @@ export class Layer {
     this.#cover(offset, data.length);
   }
   #cover(offset: number, length: number): void {
+    if (offset > this.size) this.sparse = true;
+    if (!this.holes.isEmpty) this.holes.subtract(offset, offset + length);
     this.extents.add(offset, offset + length);
     if (offset + length > this.size) this.size = offset + length;
   }
@@ -138,9 +147,31 @@ export class Layer {
   /** Cuts or extends (with zeros) the file at this layer. */
   truncate(size: number): void {
     if (size < this.floor) this.floor = size;
+    if (size > this.size) this.sparse = true;
     this.extents.truncate(size);
+    this.holes.truncate(size);
     if (this.extents.isEmpty && this.#fd < 0) this.#memory = new Uint8Array(0);
     this.size = size;
+  }
+  /** Makes [start, end) a hole, as far as the file reaches. */
+  punch(start: number, end: number): void {
+    const to = Math.min(end, this.size);
+    if (start >= to) return;
+    this.sparse = true;
+    this.extents.subtract(start, to);
+    this.holes.add(start, to);
+    if (this.extents.isEmpty && this.#fd < 0) this.#memory = new Uint8Array(0);
+  }
+  /** Does it change nothing of what lies below? Its size aside. */
+  get isUntouched(): boolean {
+    return this.extents.isEmpty && this.holes.isEmpty && this.floor === Number.MAX_SAFE_INTEGER;
+  }
+  /** The ranges whose bytes are not those below: written, or punched. */
+  get changed(): Extents {
+    if (this.holes.isEmpty) return this.extents;
+    const all = this.extents.clone();
+    for (const { start, end } of this.holes) all.add(start, end);
+    return all;
   }
 
   /** The pieces to journal, in order; only while they are in memory. */
@@ -205,14 +236,21 @@ export class LayerStack {
   /** Content below all layers; null: none. */
   base: string | null;
   baseSize: number;
+  /** Bytes of the base that are holes. */
+  baseHoles: number;
   /** Attributes to be set with the open layer's bytes. */
   attr: JournaledAttr | null = null;
   /** After a restart: the base is what the server has from an earlier record; ask before reading. */
   unresolved = false;
 
-  constructor(base: string | null, baseSize: number) {
+  constructor(base: string | null, baseSize: number, baseHoles = 0) {
     this.base = base;
     this.baseSize = baseSize;
+    this.baseHoles = baseHoles;
+  }
+  /** May there be holes in the file? */
+  get sparse(): boolean {
+    return this.baseHoles > 0 || this.layers.some((layer) => layer.sparse);
   }
   get size(): number {
     return this.layers.at(-1)?.size ?? this.baseSize;
@@ -234,6 +272,23 @@ export class LayerStack {
     return last !== undefined && !last.frozen ? last : null;
   }
 
+  /**
+   * What the lowest `count` layers make of the base: the ranges that are not as in it, and how many of its bytes still
+   * show where nothing was changed. What is neither is zeros.
+   */
+  changes(count: number): { dirty: Extents; baseValid: number } {
+    let dirty = new Extents();
+    let baseValid = this.baseSize;
+    for (const layer of this.layers.slice(0, count)) {
+      // What lay above its floor is gone; its own bytes come on top.
+      dirty.truncate(layer.floor);
+      baseValid = Math.min(baseValid, layer.floor);
+      if (dirty.isEmpty) dirty = layer.changed.clone();
+      else for (const { start, end } of layer.changed) dirty.add(start, end);
+    }
+    return { dirty, baseValid };
+  }
+
   /** Where the bytes [start, end) come from, in order; `count`: only the lowest so many layers. */
   sources(start: number, end: number, count = this.layers.length): Source[] {
     const out: Source[] = [];
@@ -245,6 +300,16 @@ export class LayerStack {
       if (layer === undefined) continue;
       const below: ByteRange[] = [];
       const fallThrough = (from: number, to: number) => {
+        if (!layer.holes.isEmpty) {
+          for (const hole of layer.holes.intersect(from, to)) {
+            fallDeeper(from, hole.start);
+            out.push({ kind: "zero", start: hole.start, end: hole.end });
+            from = hole.end;
+          }
+        }
+        fallDeeper(from, to);
+      };
+      const fallDeeper = (from: number, to: number) => {
         const cut = Math.min(to, Math.max(from, layer.floor));
         if (from < cut) below.push({ start: from, end: cut });
         if (cut < to) out.push({ kind: "zero", start: cut, end: to });

@@ -18,12 +18,13 @@ import {
 import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
 import type { StatFs } from "../fs/contract.ts";
 import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
-import { noAttribute } from "../index/tree.ts";
+import { blankStat, noAttribute } from "../index/tree.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
 import { listFolder, makeFolder, readText } from "../platform/files.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
   ftruncateFd,
   O_EXCL,
   O_TRUNC,
@@ -36,10 +37,13 @@ import type { ChunkPool } from "../store/chunk_pool.ts";
 import { ContentCache, SMALL_CONTENT } from "./content_cache.ts";
 import { Delivery, type Outgoing } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
+import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { MountLocks } from "./mount_locks.ts";
 import { Replica, type Touched } from "./replica.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
+import { changedBy, UnnamedXattrs } from "./unnamed.ts";
+import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
 
 export type WritePolicy = "back" | "through";
 export type ConnectionMode = "online" | "offline" | "reconnecting";
@@ -83,6 +87,12 @@ interface OpenNode {
   opens: number;
   /** The node's attributes after its last name went; null while it has a name. */
   orphan: Stat | null;
+  /** Its extended attributes while it has no name. */
+  xattrs: UnnamedXattrs | null;
+  /** It has no extended attributes: the kernel asks at the first write to each file. */
+  plain: boolean;
+  /** Made without a name (O_TMPFILE): it can still get one. */
+  temporary: boolean;
   /** Contents retained in the cache. */
   retained: { hash: string; size: number } | null;
 }
@@ -93,6 +103,7 @@ export class MountFs implements InodeFs {
   readonly #replica: Replica;
   readonly #journal: Journal;
   readonly #cache: ContentCache;
+  readonly #holes: HoleMaps;
   readonly #delivery: Delivery;
   readonly #sequence: SequencePrefetch;
   readonly #locks: MountLocks;
@@ -100,6 +111,8 @@ export class MountFs implements InodeFs {
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
   readonly #busy = new Set<number>();
+  /** Directories removed here that a process may still be in; until the kernel forgets them. */
+  readonly #removedDirs = new Map<number, Stat>();
   /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
   readonly #gone = new Set<number>();
   readonly #announced = new Map<number, number>();
@@ -135,6 +148,7 @@ export class MountFs implements InodeFs {
     this.#replica = replica;
     this.#journal = journal;
     this.#cache = cache;
+    this.#holes = new HoleMaps(cache);
     this.#stagingNumber = stagingNumber;
     const known = replica.getMeta("seq");
     this.#seq = known === null ? null : Number(known);
@@ -316,6 +330,7 @@ export class MountFs implements InodeFs {
       const stat = await this.#o.link.call("stat", { ino });
       stack.base = stat?.content ?? null;
       stack.baseSize = stat === null || stat.content === null ? 0 : stat.size;
+      stack.baseHoles = stat?.holes ?? 0;
       stack.unresolved = false;
     }
   }
@@ -406,7 +421,10 @@ export class MountFs implements InodeFs {
     this.#replica.learn(stat);
     this.#replica.forgetXattrs(ino);
     const open = this.#open.get(ino);
-    if (open !== undefined) this.#retain(open, stat);
+    if (open !== undefined) {
+      open.plain = stat.xattrs === 0;
+      this.#retain(open, stat);
+    }
     this.#notifier?.invalidateInode(ino, before.content !== stat.content);
   }
 
@@ -468,15 +486,15 @@ export class MountFs implements InodeFs {
       if (this.#replica.tree.stat(stat.ino) !== null) this.#replica.learn(stat);
     }
     if (out.data !== null && out.prepared !== null) {
-      const { content, size } = out.prepared;
+      const { content, size, holes } = out.prepared;
       // Other operations on the node may still be on their way, so `stats` was not taken over: its content must be.
       if (out.stack?.layers.at(-1) === out.layer) {
         const node = this.#replica.tree.stat(out.data.ino);
         const open = this.#open.get(out.data.ino);
         if (node !== null && node.content !== content) {
           this.#replica.touch();
-          this.#putLocal({ ...node, content, size });
-        } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size };
+          this.#putLocal({ ...node, content, size, holes });
+        } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size, holes };
       }
     }
     this.#setSeq(seq);
@@ -503,6 +521,9 @@ export class MountFs implements InodeFs {
       if (whole) this.#cache.adopt(content, size, path);
       stack.base = content;
       stack.baseSize = size;
+      stack.baseHoles = prepared.holes;
+      // The delivery has counted what was only estimated.
+      if (layer.sparse) this.#notifier?.invalidateInode(data.ino, false);
     } else layer.dispose();
     if (stack.isEmpty && this.#stacks.get(data.ino) === stack) {
       this.#forgetStack(data.ino);
@@ -692,8 +713,8 @@ export class MountFs implements InodeFs {
   #stat(ino: number): Awaitable<Stat> {
     const orphan = this.#open.get(ino)?.orphan;
     if (orphan !== undefined && orphan !== null) return orphan;
-    const known = this.#replica.stat(ino);
-    if (known !== null) return known;
+    const known = this.#replica.stat(ino) ?? this.#removedDirs.get(ino);
+    if (known !== undefined) return known;
     return this.#fetchStat(ino);
   }
   async #fetchStat(ino: number): Promise<Stat> {
@@ -709,6 +730,7 @@ export class MountFs implements InodeFs {
   #lookup(parent: number, name: string): Awaitable<Stat | null> {
     const known = this.#replica.tree.lookup(parent, name);
     if (known !== null) return known;
+    if (this.#removedDirs.has(parent)) return null;
     if (this.#replica.isComplete(parent) || this.#replica.isPendingEntry(parent, name)) return null;
     return this.#fetchEntry(parent, name);
   }
@@ -773,9 +795,15 @@ export class MountFs implements InodeFs {
   }
   forget(ino: number): void {
     this.#lastContent.delete(ino);
+    this.#removedDirs.delete(ino);
   }
   getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
-    return this.#stat(ino);
+    const stat = this.#stat(ino);
+    return stat instanceof Promise ? stat : this.#withHoles(stat);
+  }
+  #withHoles(stat: Stat): Stat {
+    const stack = this.#stacks.size === 0 ? undefined : this.#stacks.get(stat.ino);
+    return stack === undefined || stack.unresolved || !stack.sparse ? stat : { ...stat, holes: holeBytes(stack) };
   }
   async #parentFor(parent: number, name: string): Promise<Stat> {
     checkName(name);
@@ -798,13 +826,7 @@ export class MountFs implements InodeFs {
     this.#writable();
     const dir = await this.#parentFor(parent, name);
     if (exclusive) await this.#reserve(parent, name);
-    const S_ISGID = 0o2000;
-    let gid = caller.gid;
-    let bits = mode;
-    if ((dir.mode & S_ISGID) !== 0) {
-      gid = dir.gid;
-      if ((mode & S_IFMT) === S_IFDIR) bits |= S_ISGID;
-    }
+    const { gid, bits } = inherited(dir, mode, caller);
     const ino = this.#replica.allotIno();
     this.#commit([{
       t: "create",
@@ -867,15 +889,35 @@ export class MountFs implements InodeFs {
   /** Remembers an open file's attributes before its last name goes. */
   #orphan(node: Stat): void {
     const open = this.#open.get(node.ino);
-    if (open !== undefined && node.nlink <= 1) open.orphan = { ...node, nlink: 0 };
+    if (open === undefined || node.nlink > 1) return;
+    open.orphan = { ...node, nlink: 0 };
+    open.plain = false;
+    open.xattrs ??= new UnnamedXattrs();
+  }
+  /** The extended attributes of an open file that is about to lose its last name; null: it is not, or they are not known. */
+  #xattrsOf(node: Stat): UnnamedXattrs | null {
+    if (node.nlink > 1 || !this.#open.has(node.ino)) return null;
+    const { tree } = this.#replica;
+    return new UnnamedXattrs(
+      tree.listXattr(node.ino).flatMap((name) => {
+        const value = tree.getXattr(node.ino, name);
+        return value === null ? [] : [[name, value] as const];
+      }),
+    );
+  }
+  #keepXattrs(ino: number, xattrs: UnnamedXattrs | null): void {
+    const open = this.#open.get(ino);
+    if (open !== undefined) open.xattrs = xattrs;
   }
   async unlink(parent: number, name: string, _caller: Caller): Promise<void> {
     this.#writable();
     const node = await this.#lookup(parent, name);
     if (node === null) throw new FsError("not_found", "no such file", { path: name });
     await this.#stat(parent);
+    const xattrs = this.#xattrsOf(node);
     this.#commit([{ t: "unlink", parent, name, ino: node.ino, time: this.#time() }]);
     this.#orphan(node);
+    if (xattrs !== null) this.#keepXattrs(node.ino, xattrs);
     if (node.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
     else this.#dropUnopened(node.ino);
   }
@@ -903,6 +945,7 @@ export class MountFs implements InodeFs {
     await this.#stat(parent);
     await this.#complete(node.ino);
     this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time: this.#time() }]);
+    this.#removedDirs.set(node.ino, { ...node, nlink: 0 });
   }
   async rename(
     parent: number,
@@ -923,10 +966,13 @@ export class MountFs implements InodeFs {
       throw new FsError("already_exists", "the name is taken", { path: newName });
     }
     if (there !== null && isDir(there)) await this.#complete(there.ino);
+    const xattrs = there === null ? null : this.#xattrsOf(there);
     this.#commit([{ t: "rename", parent, name, newParent, newName, flags, ino: node.ino, time: this.#time() }]);
     if (there !== null && flags === 0 && there.ino !== node.ino) {
       this.#orphan(there);
-      if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
+      if (xattrs !== null) this.#keepXattrs(there.ino, xattrs);
+      if (isDir(there)) this.#removedDirs.set(there.ino, { ...there, nlink: 0 });
+      else if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
       else this.#dropUnopened(there.ino);
     }
   }
@@ -935,10 +981,45 @@ export class MountFs implements InodeFs {
     await this.#parentFor(newParent, newName);
     await this.#reserve(newParent, newName);
     await this.#stat(ino);
+    const open = this.#open.get(ino);
+    if (open !== undefined && open.orphan !== null) return await this.#nameFirst(open, newParent, newName);
     this.#commit([{ t: "link", ino, parent: newParent, name: newName, time: this.#time() }]);
     return this.#mustStat(ino);
   }
+  /** The first name of a file made without one: name, attributes and bytes appear together, also after a crash. */
+  async #nameFirst(open: OpenNode, parent: number, name: string): Promise<Stat> {
+    const { ino } = open;
+    const layer = this.#stacks.get(ino)?.open ?? null;
+    if (layer !== null && layer.staging !== null) await layer.sync();
+    await this.#parentFor(parent, name);
+    const stat = open.orphan;
+    if (stat === null || !open.temporary) throw new FsError("not_found", "the file has no name any more");
+    const now = this.#time();
+    const { uid, gid, mode } = stat;
+    const atime = { sec: stat.atimeSec, nsec: stat.atimeNsec };
+    const mtime = { sec: stat.mtimeSec, nsec: stat.mtimeNsec };
+    const ops: Op[] = [
+      { t: "create", parent, name, ino, mode, uid, gid, rdev: 0, time: now },
+      { t: "attr", ino, atime, mtime, time: now },
+      ...(open.xattrs?.asOps(ino, now) ?? []),
+    ];
+    const size = this.#stacks.get(ino)?.size ?? 0;
+    open.orphan = null;
+    open.xattrs = null;
+    open.temporary = false;
+    try {
+      if (this.#stacks.get(ino)?.open) {
+        this.#journalTop(ino, ops, { ...stat, nlink: 1, ctimeSec: now.sec, ctimeNsec: now.nsec, size });
+      } else this.#commit(ops);
+    } catch (error) {
+      open.orphan = stat;
+      open.temporary = true;
+      throw error;
+    }
+    return this.#mustStat(ino);
+  }
   readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]> {
+    if (this.#removedDirs.has(ino)) return [];
     const complete = this.#complete(ino);
     if (complete instanceof Promise) return complete.then(() => this.#replica.tree.readDir(ino, after, limit));
     return this.#replica.tree.readDir(ino, after, limit);
@@ -946,20 +1027,31 @@ export class MountFs implements InodeFs {
   fsyncdir(_ino: number): Promise<void> {
     return this.#journal.sync();
   }
-  syncfs(): Promise<void> {
-    return this.#journal.sync();
+  async syncfs(): Promise<void> {
+    for (const ino of [...this.#stacks.keys()]) await this.#flushNode(ino, false);
+    await this.#journal.sync();
   }
 
   // --- attributes ---
 
   async setattr(ino: number, change: AttrChange, fh: number | undefined, _caller: Caller): Promise<Stat> {
+    return this.#withHoles(await this.#setattr(ino, change, fh));
+  }
+  async #setattr(ino: number, change: AttrChange, fh: number | undefined): Promise<Stat> {
     this.#writable();
     const node = await this.#stat(ino);
+    const removed = this.#removedDirs.get(ino);
     if (change.size !== undefined) await this.#truncate(node, change.size, fh === undefined);
     const now = this.#time();
     const time = (t: AttrChange["atime"]): Time | undefined => t === "now" ? now : t;
     let mode = change.mode;
-    if (change.killSuidgid === true && mode === undefined) mode = withoutSetid(node.mode);
+    // The kernel sends an empty request for chown(-1, -1), and where fallocate or copy_file_range have to clear setuid.
+    const empty = Object.keys(change).length === 0;
+    const given = empty || change.uid !== undefined || change.gid !== undefined;
+    if (mode === undefined && (change.killSuidgid === true || (given && !isDir(node)))) {
+      const cleared = withoutSetid(node.mode);
+      if (cleared !== (node.mode & 0o7777)) mode = cleared;
+    }
     const op: { -readonly [K in keyof (Op & { t: "attr" })]: (Op & { t: "attr" })[K] } = {
       t: "attr",
       ino,
@@ -973,15 +1065,15 @@ export class MountFs implements InodeFs {
     if (atime !== undefined) op.atime = atime;
     if (mtime !== undefined) op.mtime = mtime;
     const changes = op.mode !== undefined || op.uid !== undefined || op.gid !== undefined || atime !== undefined ||
-      mtime !== undefined;
+      mtime !== undefined || empty;
+    if (removed !== undefined) {
+      this.#removedDirs.set(ino, changedBy(removed, op));
+      return changedBy(removed, op);
+    }
     const orphan = this.#open.get(ino)?.orphan;
     if (orphan !== undefined && orphan !== null) {
       const open = this.#open.get(ino);
-      const next: Stat = { ...orphan };
-      if (op.mode !== undefined) next.mode = (next.mode & S_IFMT) | op.mode;
-      if (op.uid !== undefined) next.uid = op.uid;
-      if (op.gid !== undefined) next.gid = op.gid;
-      if (mtime !== undefined) Object.assign(next, mtimeOf(mtime));
+      const next = changes ? changedBy(orphan, op) : orphan;
       if (open !== undefined) open.orphan = next;
       return next;
     }
@@ -1022,7 +1114,7 @@ export class MountFs implements InodeFs {
   #stackFor(node: Stat): LayerStack {
     let stack = this.#stacks.get(node.ino);
     if (stack === undefined) {
-      stack = new LayerStack(node.content, node.content === null ? 0 : node.size);
+      stack = new LayerStack(node.content, node.content === null ? 0 : node.size, node.holes ?? 0);
       this.#stacks.set(node.ino, stack);
       this.#replica.keepBefore(node);
     }
@@ -1055,10 +1147,11 @@ export class MountFs implements InodeFs {
   #openHandle(node: Stat): OpenResult {
     let open = this.#open.get(node.ino);
     if (open === undefined) {
-      open = { ino: node.ino, opens: 0, orphan: null, retained: null };
+      open = { ino: node.ino, opens: 0, orphan: null, xattrs: null, plain: false, temporary: false, retained: null };
       this.#open.set(node.ino, open);
     }
     open.opens++;
+    open.plain = node.xattrs === 0;
     this.#retain(open, node);
     if (open.retained !== null && this.#mode === "online") {
       const { hash, size } = open.retained;
@@ -1072,12 +1165,12 @@ export class MountFs implements InodeFs {
     this.#lastContent.set(node.ino, node.content);
     return { fh, keepCache };
   }
-  open(ino: number, flags: number, _caller: Caller): Awaitable<OpenResult> {
+  open(ino: number, flags: number, caller: Caller): Awaitable<OpenResult> {
     const writes = (flags & 3) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#stat(ino);
     if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
-      return this.#openSlowly(ino, flags);
+      return this.#openSlowly(ino, flags, caller);
     }
     return this.#reader(ino, flags, this.#openHandle(node));
   }
@@ -1088,7 +1181,7 @@ export class MountFs implements InodeFs {
     const stack = this.#stacks.get(ino);
     return stack === undefined || this.#isThere(stack);
   }
-  async #openSlowly(ino: number, flags: number): Promise<OpenResult> {
+  async #openSlowly(ino: number, flags: number, caller: Caller): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#mode === "online") {
@@ -1104,7 +1197,10 @@ export class MountFs implements InodeFs {
       if (stack.size > 0) {
         stack.top().truncate(0);
         this.#wrote(ino, stack, false);
-      } else if (stack.isEmpty) this.#forgetStack(ino);
+      } else {
+        if (stack.isEmpty) this.#forgetStack(ino);
+        await this.setattr(ino, { mtime: "now" }, result.fh, caller);
+      }
       return { ...result, keepCache: false };
     }
     return this.#reader(ino, flags, result);
@@ -1127,6 +1223,27 @@ export class MountFs implements InodeFs {
     // Close of a file that stays empty has to make its creation durable.
     if (handle !== undefined) handle.created = this.#delivery.list().at(-1) ?? null;
     return { stat, open };
+  }
+
+  async tmpfile(
+    parent: number,
+    mode: number,
+    _flags: number,
+    caller: Caller,
+  ): Promise<{ stat: Stat; open: OpenResult }> {
+    this.#writable();
+    const dir = await this.#stat(parent);
+    if (!isDir(dir)) throw new FsError("not_a_directory", "not a directory");
+    const { gid, bits } = inherited(dir, S_IFREG | (mode & 0o7777), caller);
+    const stat = { ...blankStat(this.#replica.allotIno(), bits, this.#time()), uid: caller.uid, gid, nlink: 0 };
+    const result = this.#openHandle(stat);
+    const open = this.#open.get(stat.ino);
+    if (open === undefined) throw new FsError("internal", "the file is not open");
+    open.orphan = stat;
+    open.plain = false;
+    open.xattrs = new UnnamedXattrs();
+    open.temporary = true;
+    return { stat, open: result };
   }
 
   read(ino: number, _fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
@@ -1204,7 +1321,7 @@ export class MountFs implements InodeFs {
     try {
       stack.top().write(at, data, () => this.#stagingPath());
     } finally {
-      if (stack.top().extents.isEmpty && stack.layers.length === 1 && stack.size === stack.baseSize) {
+      if (stack.top().isUntouched && stack.layers.length === 1 && stack.size === stack.baseSize) {
         this.#dropOpenLayer(node.ino);
       }
     }
@@ -1241,12 +1358,15 @@ export class MountFs implements InodeFs {
     return `${this.#o.folder}/staging/${this.#stagingNumber++}`;
   }
 
-  /** Freezes the file's unflushed bytes into a journal record. Null: there are none, or nobody can want them. */
-  #journalTop(ino: number): Outgoing | null {
+  /**
+   * Freezes the file's unflushed bytes into a journal record. Null: there are none, or nobody can want them. With `ops`
+   * the record begins with those, which make the file, and `made` is what it is then.
+   */
+  #journalTop(ino: number, ops: readonly Op[] = [], made: Stat | null = null): Outgoing | null {
     const stack = this.#stacks.get(ino);
     const layer = stack?.open ?? null;
     if (stack === undefined || layer === null) return null;
-    const node = this.#replica.stat(ino);
+    const node = made ?? this.#replica.stat(ino);
     if (node === null) return null;
     const earlier = stack.layers.length > 1;
     const mtime = { sec: node.mtimeSec, nsec: node.mtimeNsec };
@@ -1255,20 +1375,29 @@ export class MountFs implements InodeFs {
       size: layer.size,
       floor: layer.floor,
       ranges: layer.extents.toArray(),
+      ...(layer.holes.isEmpty ? {} : { holes: layer.holes.toArray() }),
       staging: layer.staging,
       ...(earlier ? {} : { base: stack.base }),
       baseSize: stack.baseSize,
-      ...(stack.attr === null ? {} : { attr: { mtime, ...stack.attr } }),
-      time: stack.attr === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
+      ...(stack.attr === null && made === null ? {} : { attr: { mtime, ...stack.attr } }),
+      time: stack.attr === null && made === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
     };
-    const touched: Touched = { entries: [], nodes: new Set([ino]) };
+    let touched: Touched = { entries: [], nodes: new Set([ino]) };
     this.#replica.secure();
     const request = this.#delivery.takeRequest();
-    const place = this.#journal.append({ request, ops: [], data }, layer.pieces() ?? []);
+    let place: JournalPlace | null = null;
+    const append = () => place = this.#journal.append({ request, ops, data }, layer.pieces() ?? []);
+    if (made === null) append();
+    else {
+      touched = this.#replica.apply(ops, append);
+      this.#replica.moveBefore(this.#mustStat(ino));
+      this.#replica.putFresh({ ...this.#mustStat(ino), size: made.size, ...timesOf(made) });
+    }
+    if (place === null) throw new FsError("internal", "the journal took nothing");
     layer.freeze(request, place, this.#journal);
     stack.attr = null;
     this.#replica.guard(touched);
-    return this.#delivery.add({ request, ops: [], data, place, stack, layer, touched });
+    return this.#delivery.add({ request, ops, data, place, stack, layer, touched });
   }
   /** Journals the file's unflushed bytes. Null: there were none, or somebody else has just done it. */
   async #freeze(ino: number): Promise<Outgoing | null> {
@@ -1377,18 +1506,97 @@ export class MountFs implements InodeFs {
     this.#writable();
     const node = await this.#stat(ino);
     const stack = this.#stackFor(node);
-    if (mode === (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)) {
-      const end = Math.min(offset + length, stack.size);
-      const zeros = new Uint8Array(Math.min(1024 * 1024, Math.max(0, end - offset)));
-      for (let at = offset; at < end; at += zeros.length) {
-        stack.top().write(at, zeros.subarray(0, Math.min(zeros.length, end - at)), () => this.#stagingPath());
-      }
-    } else if (mode === 0) {
-      if (offset + length > stack.size) stack.top().truncate(offset + length);
-      else return;
-    } else if (mode === FALLOC_FL_KEEP_SIZE) return;
-    else throw new FsError("not_supported", "this kind of fallocate is not supported");
-    this.#wrote(ino, stack, false);
+    const end = offset + length;
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    if (end > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large", { requested: end });
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+      case 0:
+        if (end > stack.size) this.#needSpace(stack, end - stack.size);
+        break;
+      case FALLOC_FL_PUNCH_HOLE:
+        if (!keepSize) throw new FsError("not_supported", "a hole is punched with FALLOC_FL_KEEP_SIZE only");
+        stack.top().punch(offset, end);
+        break;
+      case FALLOC_FL_ZERO_RANGE:
+        stack.top().punch(offset, end);
+        break;
+      default:
+        throw new FsError("not_supported", "this kind of fallocate is not supported");
+    }
+    if (!keepSize && end > stack.size) stack.top().truncate(end);
+    if (stack.isEmpty) {
+      this.#forgetStack(ino);
+      await this.setattr(ino, { mtime: "now" }, _fh, { uid: 0, gid: 0, pid: 0 });
+    } else this.#wrote(ino, stack, false);
+  }
+  /** SEEK_DATA and SEEK_HOLE, in blocks of 4 KiB. */
+  async lseek(ino: number, _fh: number, offset: number, whence: number): Promise<number> {
+    const node = await this.#stat(ino);
+    const stack = this.#stacks.get(ino);
+    const size = stack?.size ?? node.size;
+    const data = stack === undefined || stack.unresolved
+      ? await this.#holes.dataIn(node.content, node.size, node.holes ?? 0)
+      : await this.#holes.dataOf(stack);
+    const at = seek(data, size, offset, whence);
+    if (at === null) throw errorFromErrno(Errno.ENXIO, "there is nothing from here on");
+    return at;
+  }
+  /**
+   * A whole file onto one that is no longer: it gets the same content, and no byte moves. Anything else is EXDEV, upon
+   * which the kernel copies by itself.
+   */
+  async copyFileRange(
+    from: number,
+    _fhIn: number,
+    offsetIn: number,
+    to: number,
+    _fhOut: number,
+    offsetOut: number,
+    length: number,
+  ): Promise<number> {
+    this.#writable();
+    const otherwise = errorFromErrno(Errno.EXDEV, "the kernel copies");
+    if (offsetIn !== 0 || offsetOut !== 0 || from === to) throw otherwise;
+    if ((await this.#stat(from)).size > SMALL_CONTENT) await this.#makeVisible(from);
+    const source = await this.#stat(from);
+    const target = await this.#stat(to);
+    if (!isFile(source) || !isFile(target) || source.content === null || source.nlink === 0 || target.nlink === 0) {
+      throw otherwise;
+    }
+    if (length < source.size || target.size > source.size) throw otherwise;
+    const sourceStack = this.#stacks.get(from);
+    if (sourceStack !== undefined && (sourceStack.unresolved || !this.#isThere(sourceStack))) throw otherwise;
+    const stack = this.#stacks.get(to);
+    if (stack !== undefined && (stack.attr !== null || stack.unresolved || stack.layers.some((l) => l.frozen))) {
+      throw otherwise;
+    }
+    let base = target.content;
+    if (stack !== undefined) {
+      // The node may still tell of the content before the last delivered one.
+      base = stack.base;
+      // All of it is replaced, what was written or cut before included.
+      if (stack.open !== null) this.#dropOpenLayer(to);
+      else this.#forgetStack(to);
+    }
+    const { content, size, holes = 0 } = source;
+    this.#replica.touch();
+    this.#putLocal({ ...this.#mustStat(to), content: base });
+    this.#commit([
+      { t: "content", ino: to, base: null, baseContent: base, content, size, holes, time: this.#time() },
+    ]);
+    const open = this.#open.get(to);
+    if (open !== undefined) this.#retain(open, this.#mustStat(to));
+    return size;
+  }
+  /** Everybody sees what was written to the file so far, as far as the server can be told within two seconds. */
+  async #makeVisible(ino: number): Promise<void> {
+    if (!this.#stacks.has(ino) || this.#mode !== "online") return;
+    await this.#flushNode(ino, false);
+    const stack = this.#stacks.get(ino);
+    const out = this.#delivery.list().findLast((o) => o.stack === stack);
+    if (out === undefined || out.state === "visible") return;
+    this.#delivery.hurry();
+    await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
   }
 
   // --- locks ---
@@ -1433,8 +1641,11 @@ export class MountFs implements InodeFs {
     }
     return this.#statFs.value;
   }
+  #xattrsKnown(ino: number): boolean {
+    return this.#replica.xattrsKnown(ino) || this.#replica.stat(ino)?.xattrs === 0;
+  }
   async #loadXattrs(ino: number): Promise<void> {
-    if (this.#replica.xattrsKnown(ino)) return;
+    if (this.#xattrsKnown(ino)) return;
     const link = this.#o.link;
     const names = await link.call("listXattr", { ino });
     const values: [string, Uint8Array][] = [];
@@ -1451,8 +1662,12 @@ export class MountFs implements InodeFs {
         this.#stacks.has(ino) || this.#replica.isPendingNode(ino) ? "pending" : "delivered",
       );
     }
-    if (!name.startsWith("user.") && !name.startsWith("trusted.")) throw NO_SYSTEM_ATTRIBUTE;
-    const loaded = this.#replica.xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
+    const open = this.#open.get(ino);
+    if (open?.plain) throw NO_SYSTEM_ATTRIBUTE;
+    checkXattrName(name);
+    const unnamed = open?.xattrs ?? null;
+    if (unnamed !== null) return unnamed.get(name);
+    const loaded = this.#xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
     const get = () => {
       const value = this.#replica.tree.getXattr(ino, name);
       if (value === null) throw noAttribute(name);
@@ -1467,18 +1682,28 @@ export class MountFs implements InodeFs {
   }
   async setxattr(ino: number, name: string, value: Uint8Array, flags: number): Promise<void> {
     if (name.startsWith("user.anyfs.")) throw new FsError("permission_denied", `${name} tells, it can't be set`);
-    if (!name.startsWith("user.") && !name.startsWith("trusted.")) {
-      throw new FsError("not_supported", `attributes like ${name} are not kept; use user.*`);
-    }
+    checkXattrName(name);
     await this.#stat(ino);
+    const open = this.#open.get(ino);
+    if (open !== undefined) open.plain = false;
+    const unnamed = open?.xattrs ?? null;
+    if (unnamed !== null) return unnamed.set(name, value.slice(), flags);
     await this.#loadXattrs(ino);
+    const names = this.#replica.tree.listXattr(ino);
+    if (!names.includes(name) && [...names, name].reduce((sum, n) => sum + nameByteLength(n) + 1, 0) > MAX_XATTR_LIST) {
+      throw new FsError("no_space", "the names of the file's attributes would be longer than a program can list");
+    }
     this.#commit([{ t: "setxattr", ino, name, value: value.slice(), flags, time: this.#time() }]);
   }
-  async listxattr(ino: number): Promise<string[]> {
-    await this.#loadXattrs(ino);
-    return this.#replica.tree.listXattr(ino);
+  async listxattr(ino: number, caller: Caller): Promise<string[]> {
+    const unnamed = this.#open.get(ino)?.xattrs ?? null;
+    if (unnamed === null) await this.#loadXattrs(ino);
+    return (unnamed?.names() ?? this.#replica.tree.listXattr(ino)).filter((name) => isVisibleTo(name, caller.uid));
   }
   async removexattr(ino: number, name: string): Promise<void> {
+    checkXattrName(name);
+    const unnamed = this.#open.get(ino)?.xattrs ?? null;
+    if (unnamed !== null) return unnamed.remove(name);
     await this.#loadXattrs(ino);
     this.#commit([{ t: "removexattr", ino, name, time: this.#time() }]);
   }
@@ -1533,6 +1758,16 @@ const withoutSetid = (mode: number): number => {
   if ((bits & S_IXGRP) !== 0) bits &= ~0o2000;
   return bits;
 };
+/** Group and mode of a new node: in a setgid directory the group is the directory's, and subdirectories are setgid too. */
+function inherited(dir: Stat, mode: number, caller: Caller): { gid: number; bits: number } {
+  const S_ISGID = 0o2000;
+  if ((dir.mode & S_ISGID) === 0) return { gid: caller.gid, bits: mode };
+  return { gid: dir.gid, bits: (mode & S_IFMT) === S_IFDIR ? mode | S_ISGID : mode };
+}
+function timesOf(s: Stat): Partial<Stat> {
+  const { atimeSec, atimeNsec, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = s;
+  return { atimeSec, atimeNsec, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec };
+}
 function mtimeOf(t: Time): Pick<Stat, "mtimeSec" | "mtimeNsec" | "ctimeSec" | "ctimeNsec"> {
   return { mtimeSec: t.sec, mtimeNsec: t.nsec, ctimeSec: t.sec, ctimeNsec: t.nsec };
 }

@@ -174,16 +174,28 @@ export function record<T extends object>(fields: Fields<T>): Codec<T> {
     },
   };
 }
-/** The fields in this order, as a list: for what is sent often. */
+/**
+ * The fields in this order, as a list: for what is sent often. Optional ones come last, left out they are nil or missing;
+ * so none of them is a field whose value may be null for another reason.
+ */
 export function tuple<T extends object>(order: readonly (keyof T & string)[], fields: Fields<T>): Codec<T> {
-  const codecs = order.map((key): [string, Codec<unknown>] => [key, fields[key] as Codec<unknown>]);
+  const codecs = order.map((key): [string, Codec<unknown>, boolean] => {
+    const field = fields[key] as Codec<unknown> | OptionalField<unknown>;
+    return "optional" in field ? [key, field.optional, true] : [key, field, false];
+  });
+  const required = codecs.filter(([, , isOptional]) => !isOptional).length;
   return {
-    encode: (value) => codecs.map(([key, codec]) => codec.encode((value as Record<string, unknown>)[key])),
+    encode: (value) =>
+      codecs.map(([key, codec, isOptional]) => {
+        const field = (value as Record<string, unknown>)[key];
+        return isOptional && (field === undefined || field === null) ? null : codec.encode(field);
+      }),
     decode(value) {
-      if (!Array.isArray(value) || value.length < codecs.length) return wrong(`a list of ${codecs.length}`, value);
+      if (!Array.isArray(value) || value.length < required) return wrong(`a list of ${required}`, value);
       const out: Record<string, unknown> = {};
       for (let i = 0; i < codecs.length; i++) {
-        const [key, codec] = codecs[i] ?? ["", nothing];
+        const [key, codec, isOptional] = codecs[i] ?? ["", nothing, true];
+        if (isOptional && (value[i] === null || value[i] === undefined)) continue;
         try {
           out[key] = codec.decode(value[i]);
         } catch (error) {

@@ -77,6 +77,8 @@ const STAT_ORDER = [
   "version",
   "content",
   "tiers",
+  "holes",
+  "xattrs",
 ] as const satisfies readonly (keyof Stat)[];
 
 const statFields = {
@@ -98,6 +100,8 @@ const statFields = {
   version: natural,
   content: nullable(hexHash),
   tiers: integer(0, 255),
+  holes: optional(natural),
+  xattrs: optional<number | null>(natural as Codec<number | null>),
 };
 const stat: Codec<Stat> = tuple<Stat>(STAT_ORDER, statFields);
 
@@ -148,6 +152,7 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     baseContent: optional(nullable(hexHash)),
     content: nullable(hexHash),
     size: natural,
+    holes: optional(natural),
     time,
     mode: optional(permissionBits),
   }),

@@ -1,0 +1,17 @@
+/** Which extended attributes a mount keeps, and who may see them (xattr(7)). */
+import { FsError } from "../fs/error.ts";
+
+/** The kernel lists no more bytes of names than this (XATTR_LIST_MAX). */
+export const MAX_XATTR_LIST = 65536;
+const KEPT = ["user.", "trusted.", "security."];
+
+/** Throws not_supported for names outside the kept namespaces: access control lists (system.*) are not kept. */
+export function checkXattrName(name: string): void {
+  if (KEPT.some((prefix) => name.startsWith(prefix) && name.length > prefix.length)) return;
+  throw new FsError("not_supported", `attributes like ${name} are not kept; use user.*`, { path: name });
+}
+
+/** trusted.* is listed for root only. */
+export function isVisibleTo(name: string, uid: number): boolean {
+  return uid === 0 || !name.startsWith("trusted.");
+}
