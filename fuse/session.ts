@@ -10,6 +10,7 @@ import {
   type OpenResult,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
 } from "../core/fs/inode_fs.ts";
 import { type DirEntry, S_IFMT, S_IFREG, type Stat } from "../core/fs/stat.ts";
 import type { StatFs } from "../core/fs/contract.ts";
@@ -816,7 +817,7 @@ export class Session {
         return;
       case Opcode.RENAME2: {
         const flags = this.#u32(12);
-        if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) {
+        if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) !== 0) {
           this.#sendErrno(Errno.EINVAL);
           return;
         }
@@ -902,7 +903,7 @@ export class Session {
         return;
       case Opcode.FALLOCATE:
         if (fs.fallocate === undefined) break;
-        this.#finish(fs.fallocate(ino, this.#u64(10), this.#u32(16), this.#u64(12), this.#u64(14)));
+        this.#finish(fs.fallocate(ino, this.#u64(10), this.#u32(16), this.#u64(12), this.#u64(14), this.#who()));
         return;
       case Opcode.LSEEK: {
         if (fs.lseek === undefined) break;
@@ -1058,6 +1059,7 @@ export class Session {
       this.#u64(18),
       // 47 answers with 32 bits: ask for no more than it can say.
       op === Opcode.COPY_FILE_RANGE ? Math.min(this.#u64(20), 0x7ffff000) : this.#u64(20),
+      this.#who(),
     );
     if (copy instanceof Promise) this.#later(copy, this.#number);
     else if (copy !== undefined) this.#number(copy);

@@ -43,6 +43,8 @@ export interface OpenResult {
 /** RENAME flags (linux/fs.h). */
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
+/** A character device 0:0 takes the place of what was renamed; a filesystem that can't says EINVAL. */
+export const RENAME_WHITEOUT = 4;
 
 /** Flags of `write`. */
 export interface WriteFlags {
@@ -135,7 +137,14 @@ export interface InodeFs {
   listxattr(ino: number, caller: Caller): Awaitable<string[]>;
   removexattr(ino: number, name: string): Awaitable<void>;
   /** mode: FALLOC_FL_* of linux/falloc.h. */
-  fallocate?(ino: number, fh: number, mode: number, offset: number, length: number): Awaitable<void>;
+  fallocate?(
+    ino: number,
+    fh: number,
+    mode: number,
+    offset: number,
+    length: number,
+    caller: Caller,
+  ): Awaitable<void>;
   /** whence: SEEK_DATA 3, SEEK_HOLE 4. */
   lseek?(ino: number, fh: number, offset: number, whence: number): Awaitable<number>;
   copyFileRange?(
@@ -146,6 +155,7 @@ export interface InodeFs {
     fhOut: number,
     offsetOut: number,
     length: number,
+    caller: Caller,
   ): Awaitable<number>;
   /** Null when free, else the lock that stands in the way. */
   getlk?(ino: number, fh: number, lock: LockRequest): Awaitable<LockRequest | null>;

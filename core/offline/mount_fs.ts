@@ -12,10 +12,12 @@ import {
   type KernelNotifier,
   type LockRequest,
   type OpenResult,
+  RENAME_EXCHANGE,
   RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
   type WriteFlags,
 } from "../fs/inode_fs.ts";
-import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
+import { type DirEntry, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
 import type { StatFs } from "../fs/contract.ts";
 import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
 import { blankStat, noAttribute } from "../index/tree.ts";
@@ -111,8 +113,8 @@ export class MountFs implements InodeFs {
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
   readonly #busy = new Set<number>();
-  /** Directories removed here that a process may still be in; until the kernel forgets them. */
-  readonly #removedDirs = new Map<number, Stat>();
+  /** What was removed here and a process may still hold (its working directory, a fifo); until the kernel forgets it. */
+  readonly #removed = new Map<number, Stat>();
   /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
   readonly #gone = new Set<number>();
   readonly #announced = new Map<number, number>();
@@ -713,7 +715,7 @@ export class MountFs implements InodeFs {
   #stat(ino: number): Awaitable<Stat> {
     const orphan = this.#open.get(ino)?.orphan;
     if (orphan !== undefined && orphan !== null) return orphan;
-    const known = this.#replica.stat(ino) ?? this.#removedDirs.get(ino);
+    const known = this.#replica.stat(ino) ?? this.#removed.get(ino);
     if (known !== undefined) return known;
     return this.#fetchStat(ino);
   }
@@ -730,7 +732,7 @@ export class MountFs implements InodeFs {
   #lookup(parent: number, name: string): Awaitable<Stat | null> {
     const known = this.#replica.tree.lookup(parent, name);
     if (known !== null) return known;
-    if (this.#removedDirs.has(parent)) return null;
+    if (this.#removed.has(parent)) return null;
     if (this.#replica.isComplete(parent) || this.#replica.isPendingEntry(parent, name)) return null;
     return this.#fetchEntry(parent, name);
   }
@@ -795,7 +797,7 @@ export class MountFs implements InodeFs {
   }
   forget(ino: number): void {
     this.#lastContent.delete(ino);
-    this.#removedDirs.delete(ino);
+    this.#removed.delete(ino);
   }
   getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
     const stat = this.#stat(ino);
@@ -918,8 +920,13 @@ export class MountFs implements InodeFs {
     this.#commit([{ t: "unlink", parent, name, ino: node.ino, time: this.#time() }]);
     this.#orphan(node);
     if (xattrs !== null) this.#keepXattrs(node.ino, xattrs);
+    this.#keepRemoved(node);
     if (node.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
     else this.#dropUnopened(node.ino);
+  }
+  #keepRemoved(node: Stat): void {
+    if (this.#open.has(node.ino) || (node.nlink > 1 && !isDir(node))) return;
+    this.#removed.set(node.ino, { ...node, nlink: 0 });
   }
   /** A node without a name that nobody has open: its undelivered bytes concern nobody. */
   #dropUnopened(ino: number): void {
@@ -945,7 +952,7 @@ export class MountFs implements InodeFs {
     await this.#stat(parent);
     await this.#complete(node.ino);
     this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time: this.#time() }]);
-    this.#removedDirs.set(node.ino, { ...node, nlink: 0 });
+    this.#keepRemoved(node);
   }
   async rename(
     parent: number,
@@ -953,7 +960,7 @@ export class MountFs implements InodeFs {
     newParent: number,
     newName: string,
     flags: number,
-    _caller: Caller,
+    caller: Caller,
   ): Promise<void> {
     this.#writable();
     checkName(newName);
@@ -967,12 +974,22 @@ export class MountFs implements InodeFs {
     }
     if (there !== null && isDir(there)) await this.#complete(there.ino);
     const xattrs = there === null ? null : this.#xattrsOf(there);
-    this.#commit([{ t: "rename", parent, name, newParent, newName, flags, ino: node.ino, time: this.#time() }]);
-    if (there !== null && flags === 0 && there.ino !== node.ino) {
+    const time = this.#time();
+    const replaces = (flags & RENAME_EXCHANGE) === 0;
+    const ops: Op[] = [
+      { t: "rename", parent, name, newParent, newName, flags: flags & ~RENAME_WHITEOUT, ino: node.ino, time },
+    ];
+    if ((flags & RENAME_WHITEOUT) !== 0 && there?.ino !== node.ino) {
+      const { uid, gid } = caller;
+      ops.push({ t: "create", parent, name, ino: this.#replica.allotIno(), mode: S_IFCHR, uid, gid, rdev: 0, time });
+    }
+    this.#commit(ops);
+    if (there !== null && replaces && there.ino !== node.ino) {
       this.#orphan(there);
       if (xattrs !== null) this.#keepXattrs(there.ino, xattrs);
-      if (isDir(there)) this.#removedDirs.set(there.ino, { ...there, nlink: 0 });
-      else if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
+      this.#keepRemoved(there);
+      if (isDir(there)) return;
+      if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
       else this.#dropUnopened(there.ino);
     }
   }
@@ -1019,7 +1036,7 @@ export class MountFs implements InodeFs {
     return this.#mustStat(ino);
   }
   readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]> {
-    if (this.#removedDirs.has(ino)) return [];
+    if (this.#removed.has(ino)) return [];
     const complete = this.#complete(ino);
     if (complete instanceof Promise) return complete.then(() => this.#replica.tree.readDir(ino, after, limit));
     return this.#replica.tree.readDir(ino, after, limit);
@@ -1034,19 +1051,20 @@ export class MountFs implements InodeFs {
 
   // --- attributes ---
 
-  async setattr(ino: number, change: AttrChange, fh: number | undefined, _caller: Caller): Promise<Stat> {
-    return this.#withHoles(await this.#setattr(ino, change, fh));
+  async setattr(ino: number, change: AttrChange, fh: number | undefined, caller: Caller): Promise<Stat> {
+    return this.#withHoles(await this.#setattr(ino, change, fh, caller));
   }
-  async #setattr(ino: number, change: AttrChange, fh: number | undefined): Promise<Stat> {
+  async #setattr(ino: number, change: AttrChange, fh: number | undefined, caller: Caller): Promise<Stat> {
     this.#writable();
     const node = await this.#stat(ino);
-    const removed = this.#removedDirs.get(ino);
+    const removed = this.#removed.get(ino);
     if (change.size !== undefined) await this.#truncate(node, change.size, fh === undefined);
     const now = this.#time();
     const time = (t: AttrChange["atime"]): Time | undefined => t === "now" ? now : t;
     let mode = change.mode;
-    // The kernel sends an empty request for chown(-1, -1), and where fallocate or copy_file_range have to clear setuid.
-    const empty = Object.keys(change).length === 0;
+    // An empty request is chown(-1, -1), of anybody: the kernel asks no permission, so only the owner's counts. Others have
+    // it sent by fallocate and copy_file_range, which clear setuid themselves.
+    const empty = Object.keys(change).length === 0 && (caller.uid === 0 || caller.uid === node.uid);
     const given = empty || change.uid !== undefined || change.gid !== undefined;
     if (mode === undefined && (change.killSuidgid === true || (given && !isDir(node)))) {
       const cleared = withoutSetid(node.mode);
@@ -1067,7 +1085,7 @@ export class MountFs implements InodeFs {
     const changes = op.mode !== undefined || op.uid !== undefined || op.gid !== undefined || atime !== undefined ||
       mtime !== undefined || empty;
     if (removed !== undefined) {
-      this.#removedDirs.set(ino, changedBy(removed, op));
+      this.#removed.set(ino, changedBy(removed, op));
       return changedBy(removed, op);
     }
     const orphan = this.#open.get(ino)?.orphan;
@@ -1502,7 +1520,14 @@ export class MountFs implements InodeFs {
     }
   }
 
-  async fallocate(ino: number, _fh: number, mode: number, offset: number, length: number): Promise<void> {
+  async fallocate(
+    ino: number,
+    fh: number,
+    mode: number,
+    offset: number,
+    length: number,
+    caller: Caller,
+  ): Promise<void> {
     this.#writable();
     const node = await this.#stat(ino);
     const stack = this.#stackFor(node);
@@ -1526,8 +1551,8 @@ export class MountFs implements InodeFs {
     if (!keepSize && end > stack.size) stack.top().truncate(end);
     if (stack.isEmpty) {
       this.#forgetStack(ino);
-      await this.setattr(ino, { mtime: "now" }, _fh, { uid: 0, gid: 0, pid: 0 });
-    } else this.#wrote(ino, stack, false);
+      await this.setattr(ino, { mtime: "now", killSuidgid: caller.uid !== 0 }, fh, caller);
+    } else this.#wrote(ino, stack, caller.uid !== 0);
   }
   /** SEEK_DATA and SEEK_HOLE, in blocks of 4 KiB. */
   async lseek(ino: number, _fh: number, offset: number, whence: number): Promise<number> {
@@ -1553,6 +1578,7 @@ export class MountFs implements InodeFs {
     _fhOut: number,
     offsetOut: number,
     length: number,
+    caller: Caller,
   ): Promise<number> {
     this.#writable();
     const otherwise = errorFromErrno(Errno.EXDEV, "the kernel copies");
@@ -1581,8 +1607,10 @@ export class MountFs implements InodeFs {
     const { content, size, holes = 0 } = source;
     this.#replica.touch();
     this.#putLocal({ ...this.#mustStat(to), content: base });
+    const mode = withoutSetid(target.mode);
+    const killed = caller.uid !== 0 && mode !== (target.mode & 0o7777) ? { mode } : {};
     this.#commit([
-      { t: "content", ino: to, base: null, baseContent: base, content, size, holes, time: this.#time() },
+      { t: "content", ...killed, ino: to, base: null, baseContent: base, content, size, holes, time: this.#time() },
     ]);
     const open = this.#open.get(to);
     if (open !== undefined) this.#retain(open, this.#mustStat(to));
@@ -1663,8 +1691,8 @@ export class MountFs implements InodeFs {
       );
     }
     const open = this.#open.get(ino);
-    if (open?.plain) throw NO_SYSTEM_ATTRIBUTE;
     checkXattrName(name);
+    if (open?.plain) throw NO_SYSTEM_ATTRIBUTE;
     const unnamed = open?.xattrs ?? null;
     if (unnamed !== null) return unnamed.get(name);
     const loaded = this.#xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);

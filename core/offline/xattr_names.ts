@@ -5,9 +5,12 @@ import { FsError } from "../fs/error.ts";
 export const MAX_XATTR_LIST = 65536;
 const KEPT = ["user.", "trusted.", "security."];
 
-/** Throws not_supported for names outside the kept namespaces: access control lists (system.*) are not kept. */
+/** Throws invalid_input for a bare prefix, not_supported for names outside the kept namespaces: access control lists (system.*) are not kept. */
 export function checkXattrName(name: string): void {
-  if (KEPT.some((prefix) => name.startsWith(prefix) && name.length > prefix.length)) return;
+  if (KEPT.some((prefix) => name.startsWith(prefix))) {
+    if (!KEPT.includes(name)) return;
+    throw new FsError("invalid_input", `${name} lacks the attribute's own name`, { path: name });
+  }
   throw new FsError("not_supported", `attributes like ${name} are not kept; use user.*`, { path: name });
 }
 
