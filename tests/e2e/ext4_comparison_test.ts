@@ -18,7 +18,49 @@ const LENGTH = option("length", 40);
 const seed = option("seed", -1);
 
 /** Sequences that found a difference, by what was wrong. */
-const REGRESSIONS: Readonly<Record<string, Operation[]>> = {};
+const REGRESSIONS: Readonly<Record<string, Operation[]>> = {
+  "a clone onto a file whose last bytes are still on their way is not taken for a conflict": [
+    ["open", 0, "a", "c", 0o644],
+    ["pwrite", 0, 0, 1, 300_000],
+    ["fsync", 0],
+    ["open", 1, "b", "c", 0o644],
+    ["copy", 0, 1, 0, 0, 1_000_000],
+    ["pwrite", 0, 5, 2, 5000],
+    ["pwrite", 1, 5, 3, 5000],
+    ["fsync", 1],
+    ["open", 1, "b", "t", 0o644],
+    ["copy", 0, 1, 0, 0, 1_000_000],
+    ["pwrite", 1, 9, 2, 100],
+    ["pread", 1, 0, 300_000],
+  ],
+  "a fifo that is held has attributes after its name went": [
+    ["mkfifo", "a", 0o644],
+    ["open", 0, "a", "r", 0o644],
+    ["unlink", "a"],
+    ["fstat", 0],
+  ],
+  "a directory that is held is empty and has no links": [
+    ["mkdir", "d", 0o755],
+    ["open", 0, "d", "d", 0],
+    ["rmdir", "d"],
+    ["fstat", 0],
+    ["fchmod", 0, 0o700],
+    ["fstat", 0],
+  ],
+  "the name of an attribute is checked before the file is looked at": [
+    ["open", 0, "d", "t", 0o644],
+    ["getxattr", "d", "system.x"],
+    ["getxattr", "d", "user."],
+  ],
+  "chown clears setuid": [
+    ["open", 0, "a", "c", 0o6755],
+    ["chown", "a", -1, -1],
+    ["fchmod", 0, 0o6755],
+    ["chown", "a", 65534, -1],
+    ["fstat", 0],
+  ],
+  "a whiteout stays where a file was": [["mkdir", "d", 0o644], ["rename", "d", "a", 4], ["lstat", "d"]],
+};
 
 const obstacle = mountObstacle() ?? (Deno.uid() === 0 ? null : "needs root: operations are tried as other users");
 

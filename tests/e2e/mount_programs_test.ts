@@ -1,6 +1,7 @@
 /** A real server, a real mount and the programs people run on it; then two mounts of one server. */
 import assert from "node:assert/strict";
 import { mountObstacle, run } from "../support/mount_child.ts";
+import { DISK_TESTS } from "../support/posix_of_a_disk.ts";
 import { POSIX_TESTS } from "../support/posix_suite.ts";
 import { MountHouse } from "./mount_house.ts";
 
@@ -142,7 +143,7 @@ test("programs work on a mount of a real server, and the server has what they ma
     const [mounted] = await place();
     await t.step(name, async () => void await python(script, mounted));
   }
-  for (const [name, body] of Object.entries(POSIX_TESTS)) {
+  for (const [name, body] of Object.entries({ ...POSIX_TESTS, ...DISK_TESTS })) {
     if (NOT_DONE.has(name)) continue;
     const [mounted] = await place();
     await t.step(name, () => body(mounted));
