@@ -11,6 +11,7 @@ import {
   type OpenResult,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
   type WriteFlags,
 } from "../../core/fs/inode_fs.ts";
 import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../../core/fs/stat.ts";
@@ -327,6 +328,7 @@ export class MemoryInodeFs implements InodeFs {
     _caller: Caller,
   ): void {
     checkName(newName);
+    if ((flags & RENAME_WHITEOUT) !== 0) fail(Errno.EINVAL, "no whiteouts here");
     const node = this.#child(parent, name);
     const targetIno = this.#dir(newParent).children.get(newName);
     const target = targetIno === undefined ? undefined : this.#get(targetIno);
