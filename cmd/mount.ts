@@ -57,6 +57,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
     policy: options.writePolicy,
     readOnly: options.readOnly ?? false,
     offline: options.offline ?? false,
+    requestTimeoutMs: config.mount.requestTimeoutMs,
     host: hostname(),
     clock: systemClock,
     random: systemRandom,
@@ -69,6 +70,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
       fsName: "anyfs",
       readOnly: options.readOnly ?? false,
       allowNonEmpty: options.allowNonEmpty ?? false,
+      ...config.mount,
       ...(options.allowOther === true ? { allowOther: true } : {}),
       onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),
     });

@@ -33,6 +33,12 @@ export interface MountOptions {
   readonly entryTimeoutSec?: number;
   readonly attrTimeoutSec?: number;
   readonly negativeTimeoutSec?: number;
+  /**
+   * A call that only asks and has no answer after so many milliseconds ends with ETIMEDOUT; reads of bytes have a limit of
+   * their own. @default Infinity
+   */
+  readonly requestTimeoutMs?: number;
+  readonly readTimeoutMs?: number;
   /** Read-ahead of the kernel in KiB; takes effect as root only (128 otherwise). @default 4096 */
   readonly readAheadKib?: number;
   /** Called once when the filesystem is gone, however it came. */
@@ -91,6 +97,8 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     entryTimeoutSec: options.entryTimeoutSec ?? 3600,
     attrTimeoutSec: options.attrTimeoutSec ?? 3600,
     negativeTimeoutSec: options.negativeTimeoutSec ?? 3600,
+    requestTimeoutMs: options.requestTimeoutMs ?? Infinity,
+    readTimeoutMs: options.readTimeoutMs ?? Infinity,
     onReady: ready.resolve,
     onError: (error, operation, ino) => {
       if (operation === "INIT") ready.reject(error);

@@ -50,6 +50,9 @@ export type StoreConfig =
   | { readonly type: "plugin"; readonly module: string; readonly options: Readonly<Record<string, unknown>> };
 
 /** Where a password is found when it is needed; neither: there is none. */
+/** A server that is a little slow must not look gone. */
+const MIN_TIMEOUT_MS = 1000;
+
 export interface SecretSource {
   readonly env?: string;
   readonly file?: string;
@@ -113,6 +116,7 @@ export interface Config {
     readonly metadataTtlMs: number;
     readonly prefetch: boolean;
   };
+  readonly mount: { readonly requestTimeoutMs: number; readonly readTimeoutMs: number };
   readonly sync: { readonly intervalMs: number; readonly conflict: ConflictPolicy };
   readonly limits: {
     readonly maxTotalSize: number | null;
@@ -359,6 +363,9 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
     origins.push({ id: origin.id, priority: origin.priority, store });
   }
   if (cache.size === 0) say(["cache", "size"], "must be above 0; a client keeps what it works with there");
+  for (const name of ["request_timeout", "read_timeout"] as const) {
+    if (values.mount[name] < MIN_TIMEOUT_MS) say(["mount", name], `must be at least ${MIN_TIMEOUT_MS / 1000}s`);
+  }
   return {
     file,
     daemon: {
@@ -394,6 +401,7 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
     },
     origins,
     cache: { dir: cacheDir, size: cache.size, metadataTtlMs: cache.metadata_ttl, prefetch: cache.prefetch },
+    mount: { requestTimeoutMs: values.mount.request_timeout, readTimeoutMs: values.mount.read_timeout },
     sync: { intervalMs: values.sync.interval, conflict: values.sync.conflict },
     limits: {
       maxTotalSize: limits.max_total_size ?? null,

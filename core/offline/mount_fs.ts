@@ -55,6 +55,8 @@ export interface MountFsOptions {
   readonly host: string;
   readonly policy: WritePolicy;
   readonly readOnly: boolean;
+  /** The longest a program's call waits for the server, milliseconds. @default 10000 */
+  readonly requestTimeoutMs?: number;
   readonly log: (message: string) => void;
 }
 
@@ -62,8 +64,9 @@ export interface MountFsOptions {
 const VISIBLE_WAIT_MS = 2000;
 /** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
-/** How long open(2) waits for another client that has newer content of the file. */
-const BUSY_WAIT_MS = 10_000;
+const REQUEST_MS = 10_000;
+/** How much of its time open(2) waits for another client that has newer content of the file. */
+const BUSY_WAIT_PART = 0.8;
 const DIR_PAGE = 1000;
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
@@ -1092,10 +1095,8 @@ export class MountFs implements InodeFs {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#mode === "online") {
-      const link = this.#o.link;
-      await link.call("waitDelivered", { ino, timeoutMs: BUSY_WAIT_MS }, { timeoutMs: BUSY_WAIT_MS + 5000 }).catch(() =>
-        false
-      );
+      const timeoutMs = (this.#o.requestTimeoutMs ?? REQUEST_MS) * BUSY_WAIT_PART;
+      await this.#o.link.call("waitDelivered", { ino, timeoutMs }, { timeoutMs: timeoutMs + 500 }).catch(() => false);
     }
     const node = await this.#stat(ino);
     const result = this.#openHandle(node);

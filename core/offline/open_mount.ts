@@ -22,6 +22,8 @@ export interface OpenMountOptions {
   readonly host: string;
   readonly clock: Clock;
   readonly random: Random;
+  /** The longest a program's call waits for the server, milliseconds. @default 10000 */
+  readonly requestTimeoutMs?: number;
   readonly log: (message: string) => void;
 }
 export interface OpenedMount {
@@ -49,6 +51,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     host: o.host,
     clock: o.clock,
     random: o.random,
+    ...(o.requestTimeoutMs === undefined ? {} : { callMs: o.requestTimeoutMs }),
   });
   const refused = Promise.withResolvers<never>();
   refused.promise.catch(() => {});
@@ -75,6 +78,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       host: o.host,
       policy: o.policy,
       readOnly: o.readOnly,
+      ...(o.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: o.requestTimeoutMs }),
       log: o.log,
     });
     fs = opened;
