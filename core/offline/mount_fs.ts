@@ -39,6 +39,7 @@ import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } fr
 import { Layer, LayerStack } from "./layers.ts";
 import { MountLocks } from "./mount_locks.ts";
 import { Replica, type Touched } from "./replica.ts";
+import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
 
 export type WritePolicy = "back" | "through";
@@ -96,6 +97,7 @@ export class MountFs implements InodeFs {
   readonly #replica: Replica;
   readonly #journal: Journal;
   readonly #cache: ContentCache;
+  readonly #room: Room;
   readonly #delivery: Delivery;
   readonly #sequence: SequencePrefetch;
   readonly #locks: MountLocks;
@@ -132,12 +134,14 @@ export class MountFs implements InodeFs {
     replica: Replica,
     journal: Journal,
     cache: ContentCache,
+    room: Room,
     stagingNumber: number,
   ) {
     this.#o = o;
     this.#replica = replica;
     this.#journal = journal;
     this.#cache = cache;
+    this.#room = room;
     this.#stagingNumber = stagingNumber;
     const known = replica.getMeta("seq");
     this.#seq = known === null ? null : Number(known);
@@ -194,7 +198,10 @@ export class MountFs implements InodeFs {
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
-    this.#stopSync = o.clock.every(1000, () => void this.#journal.sync().catch(() => {}));
+    this.#stopSync = o.clock.every(1000, () => {
+      void this.#journal.sync().catch(() => {});
+      room.refill();
+    });
   }
 
   /** Opens the client's folder, with what an earlier run left undelivered. Throws corrupt, no_space. */
@@ -210,12 +217,14 @@ export class MountFs implements InodeFs {
       link: () => o.link,
       log: o.log,
     });
+    const room = new Room(o.folder, o.clock, o.log);
     const lost: { handle: () => void } = { handle: () => {} };
     const replica = new Replica(
       `${o.folder}/replica.db`,
       o.clock,
       (error) => o.log(`the replica can't be written: ${error.message}; make room in ${o.folder}`),
       () => lost.handle(),
+      () => room.release(),
     );
     const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
     if (replica.getMeta("boot") !== boot) {
@@ -229,7 +238,7 @@ export class MountFs implements InodeFs {
       if (!used.has(name)) unlinkPath(`${staging}/${name}`);
       number = Math.max(number, Number(name) || 0);
     }
-    const fs = new MountFs(o, replica, journal, cache, number + 1);
+    const fs = new MountFs(o, replica, journal, cache, room, number + 1);
     lost.handle = () => fs.#reset(fs.#seq ?? 0);
     const staged = new Set(await listFolder(staging));
     for (const { record, place } of records) {
@@ -674,6 +683,8 @@ export class MountFs implements InodeFs {
   /** Applies operations here, journals them, sends them on their way. */
   #commit(ops: readonly Op[]): Outgoing {
     this.#writable();
+    // Removals make room: for them there is the reserve.
+    if (ops.some((op) => op.t !== "unlink" && op.t !== "rmdir")) this.#room.need(0);
     this.#replica.secure();
     const request = this.#delivery.takeRequest();
     let place: JournalPlace | null = null;
@@ -1201,6 +1212,7 @@ export class MountFs implements InodeFs {
     const stack = this.#stackFor(node);
     const at = flags.append === true ? Math.max(offset, stack.size) : offset;
     if (at + data.length > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large");
+    this.#room.need(data.length);
     this.#needSpace(stack, data.length);
     try {
       stack.top().write(at, data, () => this.#stagingPath());
