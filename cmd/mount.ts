@@ -72,7 +72,10 @@ async function mount(context: Context, folder: string, options: Options): Promis
       allowNonEmpty: options.allowNonEmpty ?? false,
       ...config.mount,
       ...(options.allowOther === true ? { allowOther: true } : {}),
-      onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),
+      onError: (error, operation, ino) => {
+        log(`${operation} of inode ${ino}: ${errorText(error)}`);
+        opened.noteFailure(error);
+      },
     });
     context.out.item({ mounted: mounted.dir, server: url }, () => `anyfs: ${url} is mounted at ${mounted.dir}`);
     const stopped = new Promise<void>((resolve) => {

@@ -25,6 +25,7 @@ import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   ftruncateFd,
+  makeFolderNow,
   O_EXCL,
   O_TRUNC,
   statVfs,
@@ -58,6 +59,8 @@ export interface MountFsOptions {
   readonly readOnly: boolean;
   /** The longest a program's call waits for the server, milliseconds. @default 10000 */
   readonly requestTimeoutMs?: number;
+  /** Somebody removed the folder while it was in use. It is there again, without what others keep in it. */
+  readonly onFolderLost?: () => void;
   readonly log: (message: string) => void;
 }
 
@@ -198,6 +201,7 @@ export class MountFs implements InodeFs {
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
+    journal.onLost = () => this.#folderLost();
     this.#stopSync = o.clock.every(1000, () => {
       void this.#journal.sync().catch(() => {});
       room.refill();
@@ -462,6 +466,13 @@ export class MountFs implements InodeFs {
         () => this.#missedNodes.add(ino),
       );
     }
+  }
+
+  #folderLost(): void {
+    this.#o.log(`${this.#o.folder} was removed while it was in use: it is made anew`);
+    makeFolderNow(`${this.#o.folder}/staging`);
+    this.#replica.begin(`${this.#o.folder}/replica.db`);
+    this.#o.onFolderLost?.();
   }
 
   // --- delivery's news ---
@@ -1251,6 +1262,7 @@ export class MountFs implements InodeFs {
     return value;
   }
   #stagingPath(): string {
+    makeFolderNow(`${this.#o.folder}/staging`);
     return `${this.#o.folder}/staging/${this.#stagingNumber++}`;
   }
 

@@ -7,6 +7,7 @@ import { connectRemote } from "../remote/client.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { openClientFolder } from "./client_folder.ts";
 import { MountFs, type WritePolicy } from "./mount_fs.ts";
+import { markDamaged, saysDamaged } from "./replica_check.ts";
 
 export interface OpenMountOptions {
   readonly url: string;
@@ -29,6 +30,8 @@ export interface OpenMountOptions {
 export interface OpenedMount {
   readonly fs: MountFs;
   readonly folder: string;
+  /** Told of failures that are no FsError: a damaged replica is not used again at the next start. */
+  noteFailure(error: unknown): void;
   /** After the kernel let go: waits up to `drainMs` for delivery; what is left stays in the journal. Returns whether all was delivered. */
   close(drainMs: number): Promise<boolean>;
 }
@@ -79,6 +82,13 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       policy: o.policy,
       readOnly: o.readOnly,
       ...(o.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: o.requestTimeoutMs }),
+      onFolderLost: () => {
+        void (async () => {
+          await folder.renew();
+          await control?.shutdown(0);
+          control = await serveControl(`${folder.path}/control.sock`, opened);
+        })().catch((error) => o.log(`the folder of the mount could not be made anew: ${toFsError(error).message}`));
+      },
       log: o.log,
     });
     fs = opened;
@@ -93,6 +103,11 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     return {
       fs: opened,
       folder: folder.path,
+      noteFailure(error) {
+        if (!saysDamaged(error)) return;
+        o.log(`what is kept of the tree in ${folder.path} is damaged: mount again, and it is fetched anew`);
+        markDamaged(folder.path);
+      },
       close: async (drainMs) => {
         const done = await opened.drain(drainMs);
         await shut();

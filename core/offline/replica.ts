@@ -369,6 +369,17 @@ export class Replica {
     return ++this.#ino;
   }
 
+  /** A new database at `path` for the next start, which knows nothing but what must not be forgotten. */
+  begin(path: string): void {
+    const next = new Replica(path, this.#clock);
+    for (const key of ["device", "epoch", "boot", "last_ino"]) {
+      const value = this.getMeta(key);
+      if (value !== null) next.setMeta(key, value);
+    }
+    next.skipInos();
+    next.close();
+  }
+
   close(): void {
     this.commit();
     this.#db.close();
