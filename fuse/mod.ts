@@ -75,7 +75,7 @@ export async function checkMountPoint(dir: string, allowNonEmpty: boolean): Prom
 /**
  * Mounts and serves until it is unmounted; the process stays alive meanwhile. Resolves when the kernel has taken it.
  * The thread that calls this must never touch the mount synchronously: it would wait for itself.
- * Throws not_found, not_a_directory, directory_not_empty, unavailable (EBUSY), access_denied, permission_denied,
+ * Throws not_found, not_a_directory, directory_not_empty, conflict (EBUSY), access_denied, permission_denied,
  * not_supported (no fusermount3, kernel too old).
  */
 export async function mountFuse(options: MountOptions): Promise<FuseMount> {

@@ -56,8 +56,6 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     random: o.random,
     ...(o.requestTimeoutMs === undefined ? {} : { callMs: o.requestTimeoutMs }),
   });
-  const refused = Promise.withResolvers<never>();
-  refused.promise.catch(() => {});
   link.onDown((reason) => {
     lastReason = reason;
   });
@@ -92,8 +90,14 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       log: o.log,
     });
     fs = opened;
-    if (!o.offline) await waitForServer(o, opened, () => lastReason);
-    else if (!opened.canWorkOffline) {
+    if (!o.offline) {
+      await waitForServer(
+        o,
+        opened,
+        () => lastReason,
+        () => link.lastError.code === "access_denied" ? link.lastError : null,
+      );
+    } else if (!opened.canWorkOffline) {
       throw new FsError(
         "unavailable",
         `nothing of ${o.url} is cached here yet: mount once with the server reachable, then --offline works`,
@@ -120,7 +124,12 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
   }
 }
 
-async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => string): Promise<void> {
+async function waitForServer(
+  o: OpenMountOptions,
+  fs: MountFs,
+  reason: () => string,
+  refusal: () => FsError | null,
+): Promise<void> {
   // With something here already, an unreachable server must not keep a laptop from its files.
   const patience = fs.canWorkOffline ? 2000 : FIRST_CONNECTION_MS;
   let cancel = () => {};
@@ -128,15 +137,15 @@ async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => str
   const poll = (async () => {
     for (;;) {
       await o.clock.sleep(50);
-      const why = reason();
-      if (why.includes("refuses access")) return "refused" as const;
+      if (refusal() !== null) return "refused" as const;
       if (fs.mode === "online") return "up" as const;
     }
   })();
   try {
     const result = await Promise.race([fs.connectedOnce.then(() => "up" as const), poll, late]);
     if (result === "up") return;
-    if (result === "refused") throw new FsError("access_denied", reason());
+    const refused = refusal();
+    if (refused !== null) throw refused;
     if (fs.canWorkOffline) {
       o.log(`the server ${o.url} does not answer; serving what is cached`);
       return;
