@@ -77,6 +77,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
         opened.noteFailure(error);
       },
     });
+    opened.report = () => ({ fuse: mounted.stats() });
     context.out.item({ mounted: mounted.dir, server: url }, () => `anyfs: ${url} is mounted at ${mounted.dir}`);
     const stopped = new Promise<void>((resolve) => {
       if (context.signal.aborted) resolve();

@@ -1518,6 +1518,21 @@ export class MountFs implements InodeFs {
       locks: this.#locks.status(),
     };
   }
+  /** Entries of the tables that must not grow for ever. */
+  held(): Readonly<Record<string, number>> {
+    return {
+      stacks: this.#stacks.size,
+      handles: this.#handles.size,
+      contents: this.#lastContent.size,
+      gone: this.#gone.size,
+      announced: this.#announced.size,
+      loading: this.#loading.size,
+      missedNodes: this.#missedNodes.size,
+      missedEntries: this.#missedEntries.size,
+      asking: this.#asking.size,
+      lastNames: this.#lastNames.size,
+    };
+  }
   clearCache(): number {
     return this.#cache.clear();
   }

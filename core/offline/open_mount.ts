@@ -30,6 +30,8 @@ export interface OpenMountOptions {
 export interface OpenedMount {
   readonly fs: MountFs;
   readonly folder: string;
+  /** What `stats` on the control socket tells besides. */
+  report: () => object;
   /** Told of failures that are no FsError: a damaged replica is not used again at the next start. */
   noteFailure(error: unknown): void;
   /** After the kernel let go: waits up to `drainMs` for delivery; what is left stays in the journal. Returns whether all was delivered. */
@@ -61,6 +63,8 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
   });
   let control: HttpServer | null = null;
   let fs: MountFs | null = null;
+  let report = (): object => ({});
+  const tell = () => report();
   const shut = async () => {
     await control?.shutdown(0);
     await link.close();
@@ -84,7 +88,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
         void (async () => {
           await folder.renew();
           await control?.shutdown(0);
-          control = await serveControl(`${folder.path}/control.sock`, opened);
+          control = await serveControl(`${folder.path}/control.sock`, opened, tell);
         })().catch((error) => o.log(`the folder of the mount could not be made anew: ${toFsError(error).message}`));
       },
       log: o.log,
@@ -103,8 +107,11 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
         `nothing of ${o.url} is cached here yet: mount once with the server reachable, then --offline works`,
       );
     }
-    control = await serveControl(`${folder.path}/control.sock`, opened);
+    control = await serveControl(`${folder.path}/control.sock`, opened, tell);
     return {
+      set report(value: () => object) {
+        report = value;
+      },
       fs: opened,
       folder: folder.path,
       noteFailure(error) {
@@ -159,10 +166,11 @@ async function waitForServer(
   }
 }
 
-/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `cache.stats`, `cache.clear`, `drain`. */
-function serveControl(path: string, fs: MountFs): Promise<HttpServer> {
+/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `stats`, `cache.stats`, `cache.clear`, `drain`. */
+function serveControl(path: string, fs: MountFs, report: () => object): Promise<HttpServer> {
   const methods: Record<string, (params: Record<string, unknown>) => unknown> = {
     "status": () => fs.status(),
+    "stats": () => ({ ...fs.status(), held: fs.held(), ...report() }),
     "cache.stats": () => fs.status().cache,
     "cache.clear": () => ({ freed: fs.clearCache() }),
     "drain": async (params) => ({ done: await fs.drain(Number(params["timeoutMs"] ?? 60_000)) }),
