@@ -87,10 +87,10 @@ for (const online of [true, false]) {
   faultTest(`disk full on the client, ${how}: ENOSPC, nothing acknowledged is lost, and it recovers`, async () => {
     const place = await Deno.makeTempDir({ prefix: "anyfs-small-" });
     await using _place = { [Symbol.asyncDispose]: () => Deno.remove(place, { recursive: true }) };
-    await using disk = await SmallDisk.make(`${place}/disk`, "40m");
+    await using disk = await SmallDisk.make(`${place}/d`, "40m");
     await using house = new MountHouse(150_000);
     await house.serve();
-    const dir = await furnish(house, "a", { cacheDir: `${disk.path}/cache` });
+    const dir = await furnish(house, "a", { cacheDir: `${disk.path}/c` });
     if (!online) await house.killServer();
     const kept: Record<string, string> = {};
     const before = await writeUntilFull(`${dir}/seen`, 40_000, 5);
@@ -143,7 +143,7 @@ faultTest(
   async () => {
     const place = await Deno.makeTempDir({ prefix: "anyfs-small-" });
     await using _place = { [Symbol.asyncDispose]: () => Deno.remove(place, { recursive: true }) };
-    await using disk = await SmallDisk.make(`${place}/disk`, "48m");
+    await using disk = await SmallDisk.make(`${place}/d`, "48m");
     await using house = new MountHouse(150_000, `[tiers.local]\npath = "${disk.path}/hot"\n`);
     await house.serve();
     const dir = await furnish(house, "a");

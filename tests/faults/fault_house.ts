@@ -67,16 +67,16 @@ export async function waitFor(what: string, ms: number, ready: () => Promise<boo
   }
 }
 
-/** Fills the tree through a mount `filler` that goes again, mounts `name`, and looks at `seen/` there. Returns its folder. */
+/** Fills the tree through a mount `f` that goes again, mounts `name`, and looks at `seen/` there. Returns its folder. */
 export async function furnish(house: MountHouse, name: string, options: MountOptions = {}): Promise<string> {
-  const filler = await house.mount("filler");
+  const filler = await house.mount("f");
   await sh(
     `for s in seen unseen; do mkdir -p "$1/$s/sub"; ln -s f0 "$1/$s/link"; for i in 0 1 2 3 4 5 6 7 8; do seq 500 > "$1/$s/f$i"; done
      echo x > "$1/$s/sub/inside"; head -c 300000 /dev/urandom > "$1/$s/f9"; done; mkdir "$1/elsewhere"; seq 9 > "$1/elsewhere/f"`,
     filler,
   );
-  assert.ok(await house.drain("filler"));
-  await house.killMount("filler", "SIGTERM");
+  assert.ok(await house.drain("f"));
+  await house.killMount("f", "SIGTERM");
   const dir = await house.mount(name, options);
   await sh(
     `ls -lR "$1/seen" > /dev/null; ls "$1" > /dev/null; for i in 0 1 2 3 4 5 6 7 8; do cat "$1/seen/f$i" > /dev/null; done; readlink "$1/seen/link" > /dev/null
