@@ -356,7 +356,7 @@ Deno.test({
     await fails(mount(point, { ANYFS_TOKEN: "" }), 1, /refuses access: it asks for a token.*--token-file/);
     await fails(mount(point, { ANYFS_TOKEN: "wrong" }), 1, /refuses access: the token is wrong.*anyfs token create/);
     await fails(mount(point, { ANYFS_URL: "http://127.0.0.1:1" }), 5, /can't reach the server.*anyfs serve/);
-    await fails(mount(point, {}, "--offline"), 5, /nothing of .* is cached here yet/);
+    await fails(mount(point, { ANYFS_URL: "http://127.0.0.1:1" }, "--offline"), 5, /nothing of .* is cached here yet/);
     await fails(mount(`${dir.path}/none`), 3, /does not exist: create it/);
     await fails(mount(`${dir.path}/file`), 1, /not a directory/);
     await fails(mount(dir.path), 1, /not empty/);
