@@ -1,6 +1,7 @@
 /** Values of arguments and options: sizes, times, rates, counts, paths in the tree. */
 import { InvalidArgumentError } from "commander";
 import { FsError } from "../core/fs/error.ts";
+import { normalise } from "../core/fs/path.ts";
 import { parseDuration, parseRate, parseSize } from "../core/config/units.ts";
 
 /** What marks a path of the tree where a local path could be meant too. */
@@ -32,7 +33,10 @@ export function countArgument(text: string): number {
   return Number(text);
 }
 
-/** As `treePath`, where no option or argument of commander's is parsed: throws FsError `invalid_input`. */
+/**
+ * As `treePath`, where no option or argument of commander's is parsed. `..` is taken by its letters, `/a/../b` is `/b`, and
+ * never leads above the root: a path that does was not meant so. Throws FsError `invalid_input`, `name_too_long`.
+ */
 export function parseTreePath(text: string): string {
   const path = text.startsWith(TREE_PREFIX) ? text.slice(TREE_PREFIX.length) : text;
   if (!path.startsWith("/")) {
@@ -42,13 +46,7 @@ export function parseTreePath(text: string): string {
       { path: text },
     );
   }
-  const parts: string[] = [];
-  for (const part of path.split("/")) {
-    if (part === "" || part === ".") continue;
-    if (part === "..") parts.pop();
-    else parts.push(part);
-  }
-  return `/${parts.join("/")}`;
+  return normalise(path);
 }
 
 /** A path in the tree, `/photos` or `anyfs:/photos`, without `.`, `..`, doubled slashes and one at the end. */

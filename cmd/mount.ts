@@ -60,6 +60,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
     passthrough,
     prefetch: config.cache.prefetch,
     offline: options.offline ?? false,
+    requestTimeoutMs: config.mount.requestTimeoutMs,
     host: hostname(),
     clock: systemClock,
     random: systemRandom,
@@ -73,9 +74,14 @@ async function mount(context: Context, folder: string, options: Options): Promis
       readOnly: options.readOnly ?? false,
       passthrough,
       allowNonEmpty: options.allowNonEmpty ?? false,
+      ...config.mount,
       ...(options.allowOther === true ? { allowOther: true } : {}),
-      onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),
+      onError: (error, operation, ino) => {
+        log(`${operation} of inode ${ino}: ${errorText(error)}`);
+        opened.noteFailure(error);
+      },
     });
+    opened.report = () => ({ fuse: mounted.stats() });
     context.out.item({ mounted: mounted.dir, server: url }, () => `anyfs: ${url} is mounted at ${mounted.dir}`);
     const stopped = new Promise<void>((resolve) => {
       if (context.signal.aborted) resolve();

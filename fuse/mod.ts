@@ -35,6 +35,12 @@ export interface MountOptions {
   readonly negativeTimeoutSec?: number;
   /** Let the kernel read backing files by itself where the filesystem names them: as root, on a read-only mount. */
   readonly passthrough?: boolean;
+  /**
+   * A call that only asks and has no answer after so many milliseconds ends with ETIMEDOUT; reads of bytes have a limit of
+   * their own. @default Infinity
+   */
+  readonly requestTimeoutMs?: number;
+  readonly readTimeoutMs?: number;
   /** Read-ahead of the kernel in KiB; takes effect as root only (128 otherwise). @default 4096 */
   readonly readAheadKib?: number;
   /** Called once when the filesystem is gone, however it came. */
@@ -71,7 +77,7 @@ export async function checkMountPoint(dir: string, allowNonEmpty: boolean): Prom
 /**
  * Mounts and serves until it is unmounted; the process stays alive meanwhile. Resolves when the kernel has taken it.
  * The thread that calls this must never touch the mount synchronously: it would wait for itself.
- * Throws not_found, not_a_directory, directory_not_empty, unavailable (EBUSY), access_denied, permission_denied,
+ * Throws not_found, not_a_directory, directory_not_empty, conflict (EBUSY), access_denied, permission_denied,
  * not_supported (no fusermount3, kernel too old).
  */
 export async function mountFuse(options: MountOptions): Promise<FuseMount> {
@@ -94,6 +100,8 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     attrTimeoutSec: options.attrTimeoutSec ?? 3600,
     negativeTimeoutSec: options.negativeTimeoutSec ?? 3600,
     passthrough: options.passthrough === true && options.readOnly === true && libc.geteuid() === 0,
+    requestTimeoutMs: options.requestTimeoutMs ?? Infinity,
+    readTimeoutMs: options.readTimeoutMs ?? Infinity,
     onReady: ready.resolve,
     onError: (error, operation, ino) => {
       if (operation === "INIT") ready.reject(error);

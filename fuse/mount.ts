@@ -185,18 +185,18 @@ async function runFusermount(
 
 /**
  * Checks that a filesystem can be mounted at `dir` and returns it without symlinks; a mount left by a crashed server is
- * replaced. Throws not_found, not_a_directory, unavailable (EBUSY: something lives there), directory_not_empty.
+ * replaced. Throws not_found, not_a_directory, conflict (EBUSY: something lives there), directory_not_empty.
  */
 export async function prepareMountPoint(dir: string, allowNonEmpty: boolean, clock: Clock): Promise<string> {
   const resolved = resolveDirectory(dir);
   const details = { operation: "mount", path: dir };
   for (let entry = mountAt(resolved); entry !== undefined && isFuse(entry); entry = mountAt(resolved)) {
     if (await probe(resolved, clock) !== "dead") {
-      throw errorFromErrno(
-        Errno.EBUSY,
+      throw new FsError(
+        "conflict",
         `${dir} is in use: ${entry.source} (${entry.type}) is mounted there; unmount it first with ` +
-          `fusermount3 -u ${dir}`,
-        details,
+          `anyfs unmount ${dir}`,
+        { ...details, errno: Errno.EBUSY },
       );
     }
     await detach(resolved);

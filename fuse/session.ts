@@ -62,7 +62,7 @@ import { Directory } from "./directory.ts";
 import { LookupCounts } from "./inodes.ts";
 import { addressOf, alignedBuffer, errno, libc, POLLIN } from "./libc.ts";
 import { Notifier, type NotifierStats } from "./notifier.ts";
-import { interruption } from "./signals.ts";
+import { interruption, READING } from "./signals.ts";
 
 /** Requests answered in one turn of the event loop at most; then timers, sockets and settled promises have theirs. */
 const TURN_REQUESTS = 128;
@@ -87,6 +87,10 @@ const OLD_KERNEL_TIMEOUT_SEC = 30;
 const WRITEV_BYTES = 16384;
 /** How often a request whose caller took a signal is looked at again: a later SIGKILL sends no second INTERRUPT. */
 const RECHECK_MS = 200;
+/** How often requests are looked through for those whose time is up. */
+const SWEEP_MS = 250;
+/** A READ that was late is asked at once a second time by the kernel, for the first page alone: that one is not waited for. */
+const AGAIN_MS = 1000;
 
 /** st_blocks: units of 512 bytes that hold something. */
 const blocksOf = (stat: Stat): number => Math.ceil((stat.size - (stat.holes ?? 0)) / 512);
@@ -103,6 +107,9 @@ export interface SessionOptions {
   readonly negativeTimeoutSec: number;
   /** Let the kernel read backing files by itself where the filesystem names them; needs root. */
   readonly passthrough?: boolean;
+  /** What only asks is answered ETIMEDOUT after so many milliseconds; READ has its own limit. Infinity: never. */
+  readonly requestTimeoutMs: number;
+  readonly readTimeoutMs: number;
   /** Called once, after INIT was answered. */
   readonly onReady: () => void;
   /** An unexpected failure (not an FsError): a bug of the filesystem or of ours. The caller got EIO. */
@@ -136,6 +143,8 @@ export interface SessionStats {
 class Pending {
   answered = false;
   controller: AbortController | null = null;
+  /** Monotonic milliseconds; Infinity: it may take as long as it takes. */
+  deadline = Infinity;
   constructor(
     readonly lo: number,
     readonly hi: number,
@@ -184,6 +193,9 @@ export class Session {
   #answeredLate = 0;
   #oddErrors = 0;
   readonly #watched = new Set<Pending>();
+  #stopSweep: (() => void) | null = null;
+  /** Nodes of which a READ was late a moment ago, until when. */
+  readonly #readLate = new Map<number, number>();
   #idle: (() => void)[] = [];
   #entrySec = 0;
   #entryNsec = 0;
@@ -281,6 +293,8 @@ export class Session {
 
   async #end(): Promise<void> {
     for (const pending of this.#pending.values()) pending.controller?.abort();
+    this.#stopSweep?.();
+    this.#stopSweep = null;
     await this.notifier.close();
     await this.#destroy();
     // What settles from now on must not write to a descriptor number that may be another's soon.
@@ -455,6 +469,7 @@ export class Session {
     if (controller !== undefined) pending.controller = controller;
     const key = pending.lo + pending.hi * TWO32;
     this.#pending.set(key, pending);
+    this.#limit(pending);
     answer.then(
       (value) => {
         if (this.#settle(key, pending)) {
@@ -469,6 +484,30 @@ export class Session {
         if (this.#settle(key, pending)) this.#fail(error, pending.op, pending.ino);
       },
     );
+  }
+
+  /** A filesystem that does not answer must not hold its caller for ever, whatever it waits for. */
+  #limit(pending: Pending): void {
+    if (!READING.has(pending.op)) return;
+    const { clock, requestTimeoutMs, readTimeoutMs } = this.#options;
+    let limit = pending.op === Opcode.READ ? readTimeoutMs : requestTimeoutMs;
+    if (limit === Infinity) return;
+    const now = clock.monotonic();
+    if (pending.op === Opcode.READ && (this.#readLate.get(pending.ino) ?? -Infinity) > now) limit = 0;
+    pending.deadline = now + limit;
+    if (this.#stopSweep !== null) return;
+    this.#stopSweep = clock.every(SWEEP_MS, () => {
+      const now = clock.monotonic();
+      for (const waiting of this.#pending.values()) {
+        if (waiting.deadline > now || waiting.answered) continue;
+        if (waiting.op === Opcode.READ) this.#readLate.set(waiting.ino, now + AGAIN_MS);
+        this.#cancel(waiting, Errno.ETIMEDOUT);
+      }
+      if (this.#pending.size > 0) return;
+      this.#readLate.clear();
+      this.#stopSweep?.();
+      this.#stopSweep = null;
+    });
   }
 
   /** Makes `pending` the request at hand; false when it was answered already (interrupted). */
@@ -1241,12 +1280,12 @@ export class Session {
     if (this.#watched.size === 1) this.#watch();
   }
 
-  #cancel(pending: Pending): void {
+  #cancel(pending: Pending, code: number = Errno.EINTR): void {
     pending.answered = true;
-    this.#interrupted++;
+    if (code === Errno.EINTR) this.#interrupted++;
     this.#lo = pending.lo;
     this.#hi = pending.hi;
-    this.#sendErrno(Errno.EINTR);
+    this.#sendErrno(code);
     pending.controller?.abort(new FsError("cancelled", "the caller was interrupted"));
   }
 

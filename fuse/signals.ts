@@ -8,7 +8,7 @@ const SIGKILL = bit(9);
 const ENDING = bit(1) | bit(2) | bit(3) | bit(15);
 
 /** Operations that change nothing: an EINTR tells no lie. */
-const READING: ReadonlySet<number> = new Set([
+export const READING: ReadonlySet<number> = new Set([
   Opcode.LOOKUP,
   Opcode.GETATTR,
   Opcode.STATX,

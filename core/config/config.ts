@@ -50,6 +50,9 @@ export type StoreConfig =
   | { readonly type: "plugin"; readonly module: string; readonly options: Readonly<Record<string, unknown>> };
 
 /** Where a password is found when it is needed; neither: there is none. */
+/** A server that is a little slow must not look gone. */
+const MIN_TIMEOUT_MS = 1000;
+
 export interface SecretSource {
   readonly env?: string;
   readonly file?: string;
@@ -114,6 +117,7 @@ export interface Config {
     readonly prefetch: boolean;
     readonly passthrough: boolean;
   };
+  readonly mount: { readonly requestTimeoutMs: number; readonly readTimeoutMs: number };
   readonly sync: { readonly intervalMs: number; readonly conflict: ConflictPolicy };
   readonly limits: {
     readonly maxTotalSize: number | null;
@@ -360,6 +364,9 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
     origins.push({ id: origin.id, priority: origin.priority, store });
   }
   if (cache.size === 0) say(["cache", "size"], "must be above 0; a client keeps what it works with there");
+  for (const name of ["request_timeout", "read_timeout"] as const) {
+    if (values.mount[name] < MIN_TIMEOUT_MS) say(["mount", name], `must be at least ${MIN_TIMEOUT_MS / 1000}s`);
+  }
   return {
     file,
     daemon: {
@@ -401,6 +408,7 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
       prefetch: cache.prefetch,
       passthrough: cache.passthrough,
     },
+    mount: { requestTimeoutMs: values.mount.request_timeout, readTimeoutMs: values.mount.read_timeout },
     sync: { intervalMs: values.sync.interval, conflict: values.sync.conflict },
     limits: {
       maxTotalSize: limits.max_total_size ?? null,

@@ -230,6 +230,21 @@ export const SECTIONS = {
       ),
     },
   },
+  mount: {
+    comment: "How long programs wait on a mount (`anyfs mount`).",
+    keys: {
+      request_timeout: key(
+        v.optional(duration, "10s"),
+        '"10s"',
+        "What only the server knows (a name, a folder, attributes): the longest a call waits for it, then ETIMEDOUT.",
+      ),
+      read_timeout: key(
+        v.optional(duration, "30s"),
+        '"30s"',
+        "The same for a read of bytes that are not in the cache: they may come from a slow store.",
+      ),
+    },
+  },
   sync: {
     comment: "`anyfs sync --watch`, and how a client settles conflicts.",
     keys: {
@@ -296,6 +311,7 @@ export const fileSchema = v.strictObject({
   eviction: v.optional(table(SECTIONS.eviction.keys), empty),
   origins: v.optional(v.array(table(SECTIONS.origins.keys), "must be tables: [[origins]]"), []),
   cache: v.optional(table(SECTIONS.cache.keys), empty),
+  mount: v.optional(table(SECTIONS.mount.keys), empty),
   sync: v.optional(table(SECTIONS.sync.keys), empty),
   limits: v.optional(table(SECTIONS.limits.keys), empty),
   snapshots: v.optional(table(SECTIONS.snapshots.keys), empty),

@@ -151,6 +151,8 @@ export function toFsError(error: unknown, details: FsErrorDetails = {}): FsError
     return new FsError("timeout", "the operation took too long", { ...details, cause: error });
   }
   const message = error instanceof Error ? error.message : String(error);
+  // SQLITE_FULL, sqlite.org/rescode.html
+  if (message === "database or disk is full") return new FsError("no_space", message, { ...details, cause: error });
   return new FsError("internal", message, { ...details, cause: error });
 }
 

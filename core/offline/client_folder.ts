@@ -4,12 +4,15 @@ import { info, listFolder, makeFolder, readText, writeFile } from "../platform/f
 import { closeFd, O_CREAT, O_RDWR, openFd, renamePath, syncFolder, tryLockFd } from "../platform/posix.ts";
 import { pid } from "../platform/process.ts";
 import type { Random } from "../platform/random.ts";
+import { replicaIsSound } from "./replica_check.ts";
 import { hex, sha256 } from "../store/hash.ts";
 
 export interface ClientFolder {
   readonly path: string;
   /** This mount's lasting id towards the server. */
   readonly device: string;
+  /** Writes what says whose the folder is, again: somebody removed it. */
+  renew(): Promise<void>;
   /** Gives the folder back. */
   release(): void;
 }
@@ -47,14 +50,28 @@ export async function openClientFolder(
     );
   }
   let device = await readText(`${path}/device`).catch(() => "");
-  if (!/^[0-9a-f-]{36}$/.test(device)) {
+  if (!/^[0-9a-f-]{36}$/.test(device) || !await replicaIsSound(path)) {
     device = random.uuid();
-    await writeFile(`${path}/device.new`, device);
-    renamePath(`${path}/device.new`, `${path}/device`);
-    syncFolder(path);
+    await writeDevice(path, device);
   }
-  await writeFile(`${path}/mount.json`, JSON.stringify({ url, dir, pid: pid() }));
-  return { path, device, release: () => closeFd(fd) };
+  const describe = () => writeFile(`${path}/mount.json`, JSON.stringify({ url, dir, pid: pid() }));
+  await describe();
+  return {
+    path,
+    device,
+    async renew() {
+      await makeFolder(path);
+      await writeDevice(path, device);
+      await describe();
+    },
+    release: () => closeFd(fd),
+  };
+}
+
+async function writeDevice(path: string, device: string): Promise<void> {
+  await writeFile(`${path}/device.new`, device);
+  renamePath(`${path}/device.new`, `${path}/device`);
+  syncFolder(path);
 }
 
 /** The mounts that ever used `cacheDir`: where each is (or was) mounted and where its control socket is. */

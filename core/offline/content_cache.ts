@@ -4,6 +4,7 @@
  * chunk. Whatever arrives is verified against its manifest before it is kept; contents never change, so neither does
  * what is cached.
  */
+import { crc32 } from "node:zlib";
 import { FsError } from "../fs/error.ts";
 import type { Calls, ServerLink } from "../remote/protocol.ts";
 import { ReadAhead, type ReadPlan } from "./read_ahead.ts";
@@ -18,7 +19,10 @@ import type { Clock } from "../platform/clock.ts";
 import { info, makeFolder, readText, removeTree } from "../platform/files.ts";
 import {
   closeFd,
+  type FileMark,
   ftruncateFd,
+  makeFolderNow,
+  markOfFd,
   O_CREAT,
   O_RDWR,
   openFd,
@@ -40,12 +44,15 @@ const AHEAD_REQUESTS = 12;
 const IDLE_BIG = 64;
 
 const SCHEMA = `
-CREATE TABLE IF NOT EXISTS small(hash BLOB PRIMARY KEY, slab INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS small(hash BLOB PRIMARY KEY, slab INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, sum INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS small_slab ON small(slab);
 CREATE TABLE IF NOT EXISTS big(hash BLOB PRIMARY KEY, size INTEGER NOT NULL, present TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests(hash BLOB PRIMARY KEY, blob BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `;
+
+/** Of the schema. Another one is no loss: the cache begins anew. */
+const SCHEMA_VERSION = 2;
 
 interface Fetching {
   readonly start: number;
@@ -57,12 +64,23 @@ interface Big {
   readonly size: number;
   fd: number;
   readonly present: Extents;
+  /** The part of it that is known to hold the right bytes: fetched or compared since the start, and untouched by others. */
+  readonly verified: Extents;
+  /** The file as our last write left it. */
+  mark: FileMark | null;
   opens: number;
   dirty: boolean;
   used: number;
   fetching: Fetching[];
   readonly ahead: ReadAhead;
   view: ManifestView | null;
+}
+interface Place {
+  readonly slab: Slab;
+  readonly offset: number;
+  readonly length: number;
+  /** CRC-32 of the bytes. */
+  readonly sum: number;
 }
 interface Slab {
   readonly number: number;
@@ -98,7 +116,8 @@ export class ContentCache {
   readonly #db: Database;
   readonly #sql: Statements;
   readonly #big = new Map<string, Big>();
-  readonly #small = new Map<string, { slab: Slab; offset: number; length: number }>();
+  readonly #small = new Map<string, Place>();
+  readonly #scratch = new Uint8Array(SMALL_CONTENT);
   readonly #slabs = new Map<number, Slab>();
   readonly #fetchingSmall = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
   #slab: Slab | null = null;
@@ -142,10 +161,12 @@ export class ContentCache {
       db = await read();
     }
     const row = db.prepare("SELECT value FROM state WHERE key = 'boot'").get() as { value: string } | undefined;
-    if (row !== undefined && row.value !== boot) {
+    const version = db.prepare("PRAGMA user_version").get()?.["user_version"];
+    if (row?.value !== boot || version !== SCHEMA_VERSION) {
       db.close();
       await removeTree(folder);
       db = await read();
+      db.exec(`PRAGMA user_version = ${SCHEMA_VERSION}`);
     }
     db.prepare("INSERT INTO state(key, value) VALUES('boot', ?) ON CONFLICT(key) DO UPDATE SET value=excluded.value")
       .run(boot);
@@ -176,14 +197,14 @@ export class ContentCache {
 
   // --- small contents ---
 
-  #findSmall(hash: string): { slab: Slab; offset: number; length: number } | null {
+  #findSmall(hash: string): Place | null {
     const known = this.#small.get(hash);
     if (known !== undefined) return known;
-    const row = this.#sql.row("SELECT slab, offset, length FROM small WHERE hash = ?", unhex(hash));
+    const row = this.#sql.row("SELECT slab, offset, length, sum FROM small WHERE hash = ?", unhex(hash));
     if (row === undefined) return null;
     const slab = this.#slabs.get(row[0] as number);
     if (slab === undefined) return null;
-    const place = { slab, offset: row[1] as number, length: row[2] as number };
+    const place = { slab, offset: row[1] as number, length: row[2] as number, sum: row[3] as number };
     if (this.#small.size >= 16_384) {
       for (const oldest of this.#small.keys()) {
         this.#small.delete(oldest);
@@ -203,11 +224,13 @@ export class ContentCache {
       if (slab === null) return;
       pwriteFd(slab.fd, bytes, slab.end);
       this.#sql.run(
-        "INSERT INTO small(hash, slab, offset, length) VALUES(?,?,?,?) ON CONFLICT(hash) DO UPDATE SET slab=excluded.slab, offset=excluded.offset",
+        `INSERT INTO small(hash, slab, offset, length, sum) VALUES(?,?,?,?,?)
+         ON CONFLICT(hash) DO UPDATE SET slab=excluded.slab, offset=excluded.offset, sum=excluded.sum`,
         unhex(hash),
         slab.number,
         slab.end,
         bytes.length,
+        crc32(bytes),
       );
       slab.end += bytes.length;
     } catch (error) {
@@ -218,9 +241,22 @@ export class ContentCache {
     let number = 1;
     for (const known of this.#slabs.keys()) number = Math.max(number, known + 1);
     const path = this.#slabPath(number);
+    makeFolderNow(`${this.#options.folder}/slabs`);
     this.#slab = { number, fd: openFd(path, O_RDWR | O_CREAT), path, end: 0 };
     this.#slabs.set(number, this.#slab);
     this.#evict();
+  }
+  /** Reads from a slab, and compares the whole content with its sum: disks and people change bytes. */
+  #readSmall(hash: string, place: Place, offset: number, into: Uint8Array<ArrayBuffer>): boolean {
+    const all = into.length === place.length ? into : this.#scratch.subarray(0, place.length);
+    if (preadFd(place.slab.fd, all, place.offset) !== place.length || crc32(all) !== place.sum) {
+      this.#options.log?.(`cache: content ${hash} is damaged in ${place.slab.path}; it is fetched again`);
+      this.#small.delete(hash);
+      this.#sql.run("DELETE FROM small WHERE hash = ?", unhex(hash));
+      return false;
+    }
+    if (all !== into) into.set(all.subarray(offset, offset + into.length));
+    return true;
   }
   #dropSlab(slab: Slab): void {
     this.#sql.run("DELETE FROM small WHERE slab = ?", slab.number);
@@ -265,8 +301,16 @@ export class ContentCache {
     const blob: Calls["manifest"]["result"] = await this.#options.link().call("manifest", { content: hash });
     if (blob === null) throw new FsError("not_found", `the server does not know content ${hash} any more`);
     const view = decodeManifest(blob, unhex(hash));
-    this.#keepManifest(unhex(hash), blob);
+    this.keepManifest(unhex(hash), blob);
     return view;
+  }
+  /** Keeps a manifest or a segment; the caller vouches for it. On a full disk it isn't kept. */
+  keepManifest(hash: Uint8Array, blob: Uint8Array): void {
+    try {
+      this.#keepManifest(hash, blob);
+    } catch (error) {
+      this.#options.log?.(`cache: a manifest could not be kept: ${error instanceof Error ? error.message : error}`);
+    }
   }
   #keepManifest(hash: Uint8Array, blob: Uint8Array): void {
     this.#sql.run("INSERT INTO manifests(hash, blob) VALUES(?,?) ON CONFLICT(hash) DO NOTHING", hash, blob);
@@ -279,7 +323,7 @@ export class ContentCache {
     if (blob === null || !sameBytes(sha256(blob), hash)) {
       throw new FsError("corrupt", `the server has no good copy of segment ${hex(hash)}`);
     }
-    this.#keepManifest(hash, blob);
+    this.keepManifest(hash, blob);
     return blob;
   }
 
@@ -289,6 +333,7 @@ export class ContentCache {
     let big = this.#big.get(hash);
     if (big !== undefined) return big;
     const row = this.#sql.row("SELECT present, size FROM big WHERE hash = ?", unhex(hash));
+    makeFolderNow(`${this.#options.folder}/big`);
     const fd = openFd(this.#bigPath(hash), O_RDWR | O_CREAT);
     const present = row === undefined ? new Extents() : Extents.fromArray(JSON.parse(row[0] as string) as number[]);
     if (row === undefined) ftruncateFd(fd, size);
@@ -297,6 +342,8 @@ export class ContentCache {
       size,
       fd,
       present,
+      verified: new Extents(),
+      mark: null,
       opens: 0,
       dirty: false,
       used: this.#options.clock.now(),
@@ -346,7 +393,16 @@ export class ContentCache {
       unlinkPath(path);
       return;
     }
-    renamePath(path, this.#bigPath(hash));
+    try {
+      makeFolderNow(`${this.#options.folder}/big`);
+      renamePath(path, this.#bigPath(hash));
+    } catch (error) {
+      // Somebody removed the folder: it will be fetched when it is wanted.
+      this.#options.log?.(
+        `cache: content ${hash} could not be kept: ${error instanceof Error ? error.message : error}`,
+      );
+      return;
+    }
     const present = new Extents();
     present.add(0, size);
     const fd = openFd(this.#bigPath(hash), O_RDWR);
@@ -355,6 +411,8 @@ export class ContentCache {
       size,
       fd,
       present,
+      verified: present.clone(),
+      mark: markOfFd(fd),
       opens: 0,
       dirty: true,
       used: this.#options.clock.now(),
@@ -384,11 +442,13 @@ export class ContentCache {
     if (size <= SMALL_CONTENT) {
       const place = this.#findSmall(hash);
       if (place === null || place.length < offset + into.length) return false;
+      if (!this.#readSmall(hash, place, offset, into)) return false;
       this.#hits++;
-      return preadFd(place.slab.fd, into, place.offset + offset) === into.length;
+      return true;
     }
     const big = this.#openBig(hash, size);
-    if (!big.present.covers(offset, offset + into.length)) return false;
+    watch(big);
+    if (!big.verified.covers(offset, offset + into.length)) return false;
     big.used = this.#options.clock.now();
     this.#hits++;
     const done = preadFd(big.fd, into, offset) === into.length;
@@ -413,12 +473,20 @@ export class ContentCache {
     const into = new Uint8Array(length);
     big.opens++;
     try {
+      watch(big);
+      await this.#verify(big, offset, offset + length);
       const plan = big.ahead.read(offset, length);
       if (!big.present.covers(offset, offset + length)) {
         this.#misses++;
         const missing = this.#fetch(big, plan.now.start, plan.now.end);
         this.#fetchAhead(big, plan);
-        await raceAbort(missing, signal);
+        try {
+          await raceAbort(missing, signal);
+        } catch (error) {
+          // No room to keep it is no reason not to show it.
+          if (!(error instanceof FsError) || error.code !== "no_space") throw error;
+          return await raceAbort(this.#direct(big, offset, length), signal);
+        }
       } else this.#fetchAhead(big, plan);
       if (preadFd(big.fd, into, offset) < length) {
         throw new FsError("corrupt", `the cached content ${hash} is cut short`);
@@ -437,6 +505,53 @@ export class ContentCache {
         if (this.#aheadRequests >= AHEAD_REQUESTS || big.present.covers(at, stop)) continue;
         this.#aheadRequests++;
         this.#fetch(big, at, stop).catch(() => {}).finally(() => this.#aheadRequests--);
+      }
+    }
+  }
+
+  /** Bytes from the server, verified and not kept. */
+  async #direct(big: Big, offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    const view = big.view ??= await this.manifest(big.hash);
+    const spans = await view.chunksIn(offset, length, (hash) => this.segment(hash));
+    const first = spans[0]?.offset ?? offset;
+    const last = spans.at(-1);
+    if (last === undefined) throw new FsError("corrupt", `content ${big.hash} has no bytes at ${offset}`);
+    const bytes = await this.#options.link().readContent(big.hash, first, last.offset + last.length - first);
+    for (const span of spans) {
+      verify(big.hash, span, bytes.subarray(span.offset - first, span.offset - first + span.length));
+    }
+    return bytes.slice(offset - first, offset - first + length);
+  }
+
+  /** Compares what an earlier run left here, or others wrote to, with the manifest; drops from `present` what is wrong. */
+  async #verify(big: Big, start: number, end: number): Promise<void> {
+    for (const gap of big.verified.gaps(start, end)) {
+      if (!big.present.overlaps(gap.start, gap.end)) continue;
+      let spans: ChunkSpan[];
+      try {
+        const view = big.view ??= await this.manifest(big.hash);
+        spans = await view.chunksIn(gap.start, gap.end - gap.start, (hash) => this.segment(hash));
+      } catch (error) {
+        // Offline, without the manifest: better than nothing.
+        if (!(error instanceof FsError) || (error.code !== "unavailable" && error.code !== "timeout")) throw error;
+        this.#options.log?.(`cache: content ${big.hash} can't be compared now: ${error.message}`);
+        big.verified.add(gap.start, gap.end);
+        continue;
+      }
+      for (const span of spans) {
+        const until = span.offset + span.length;
+        if (!big.present.covers(span.offset, until)) continue;
+        const bytes = new Uint8Array(span.length);
+        if (preadFd(big.fd, bytes, span.offset) === span.length && sameBytes(sha256(bytes), span.hash)) {
+          big.verified.add(span.offset, until);
+          continue;
+        }
+        this.#options.log?.(`cache: content ${big.hash} is damaged at byte ${span.offset}; it is fetched again`);
+        big.present.subtract(span.offset, until);
+        big.dirty = true;
+        // Holes are not fetched.
+        if (isZeroChunk(span.hash, span.length)) pwriteFd(big.fd, new Uint8Array(span.length), span.offset);
+        big.mark = markOfFd(big.fd);
       }
     }
   }
@@ -480,6 +595,7 @@ export class ContentCache {
       if (isZeroChunk(first.hash, first.length)) {
         // The file is sparse: zeros are there already.
         big.present.add(first.offset, first.offset + first.length);
+        big.verified.add(first.offset, first.offset + first.length);
         at++;
         continue;
       }
@@ -495,8 +611,11 @@ export class ContentCache {
         const piece = bytes.subarray(span.offset - first.offset, span.offset - first.offset + span.length);
         verify(big.hash, span, piece);
       }
+      watch(big);
       pwriteFd(big.fd, bytes, first.offset);
+      big.mark = markOfFd(big.fd);
       big.present.add(first.offset, end);
+      big.verified.add(first.offset, end);
       at = until;
     }
     big.dirty = true;
@@ -608,6 +727,17 @@ export class ContentCache {
     this.#slabs.clear();
     this.#db.close();
   }
+}
+
+/** Notices when others have written to the file. */
+function watch(big: Big): void {
+  const now = markOfFd(big.fd);
+  const before = big.mark;
+  const same = before !== null && before.mtimeSec === now.mtimeSec && before.mtimeNsec === now.mtimeNsec &&
+    before.size === now.size;
+  if (same) return;
+  if (before !== null) big.verified.clear();
+  big.mark = now;
 }
 
 function verify(content: string, span: ChunkSpan, bytes: Uint8Array): void {

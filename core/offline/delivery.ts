@@ -746,6 +746,9 @@ export class Delivery {
       }
       built = builder.finish();
     }
+    // With it the cache can tell later whether its copy is still right.
+    this.#cache.keepManifest(built.hash, built.blob);
+    for (const { hash, blob } of [...segments, ...built.segments]) this.#cache.keepManifest(hash, blob);
     await upload.end();
     for (const segment of [...segments, ...built.segments]) await this.#link.call("putSegment", { blob: segment.blob });
     const view = decodeManifest(built.blob);

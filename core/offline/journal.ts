@@ -17,6 +17,8 @@ import type { Op } from "../index/ops.ts";
 import { listFolder } from "../platform/files.ts";
 import {
   closeFd,
+  makeFolderNow,
+  markOfFd,
   O_CREAT,
   O_RDWR,
   openFd,
@@ -98,7 +100,8 @@ export interface JournalPlace {
 
 /** One file of the journal; it lives as long as a record in it is undelivered or its bytes are still read from it. */
 export interface JournalFile {
-  readonly fd: number;
+  /** Another one after the folder was made anew (see `onLost`). */
+  fd: number;
   readonly path: string;
   readonly number: number;
   /** Undelivered records in it, plus readers of its bytes. */
@@ -141,6 +144,8 @@ export class Journal {
   #queued: Promise<void> | null = null;
   #failed: FsError | null = null;
   #lastRequest = 0;
+  /** Somebody removed the journal's folder; it was made anew, with all that is not delivered yet. */
+  onLost: () => void = () => {};
 
   private constructor(folder: string, random: Random, clock: Clock) {
     this.#folder = folder;
@@ -203,6 +208,7 @@ export class Journal {
   #rotate(): void {
     const number = (this.#files.at(-1)?.number ?? 0) + 1;
     const path = `${this.#folder}/journal-${String(number).padStart(6, "0")}`;
+    makeFolderNow(this.#folder);
     const fd = openFd(path, O_RDWR | O_CREAT);
     const header = new Uint8Array(FILE_HEADER);
     header.set(FILE_MAGIC);
@@ -313,6 +319,7 @@ export class Journal {
       });
       return this.#queued;
     }
+    if (this.#file !== null) this.#lookForFolder(this.#file);
     if (!this.#dirty || this.#file === null) return Promise.resolve();
     this.#dirty = false;
     const files = [...this.#unsynced, this.#file];
@@ -327,6 +334,27 @@ export class Journal {
       this.#sweep();
     });
     return this.#syncing;
+  }
+
+  /** Bytes in a file without a name would not outlive this process: they are copied into new files with the same names. */
+  #lookForFolder(current: JournalFile): void {
+    if (markOfFd(current.fd).links > 0) return;
+    makeFolderNow(this.#folder);
+    for (const file of this.#files) {
+      const fd = openFd(file.path, O_RDWR | O_CREAT);
+      const piece = new Uint8Array(AHEAD);
+      for (let at = 0;;) {
+        const n = preadFd(file.fd, piece, at);
+        if (n === 0) break;
+        pwriteFd(fd, piece.subarray(0, n), at);
+        at += n;
+      }
+      syncFdBlocking(fd);
+      closeFd(file.fd);
+      file.fd = fd;
+    }
+    syncFolder(this.#folder);
+    this.onLost();
   }
 
   /**

@@ -28,6 +28,7 @@ import {
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
   ftruncateFd,
+  makeFolderNow,
   O_EXCL,
   O_TRUNC,
   statVfs,
@@ -43,6 +44,7 @@ import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { MountLocks } from "./mount_locks.ts";
 import { Replica, type Touched } from "./replica.ts";
+import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
 import { changedBy, UnnamedXattrs } from "./unnamed.ts";
 import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
@@ -65,6 +67,10 @@ export interface MountFsOptions {
   readonly passthrough?: boolean;
   /** Fetch what a reader will probably want next (default true). */
   readonly prefetch?: boolean;
+  /** The longest a program's call waits for the server, milliseconds. @default 10000 */
+  readonly requestTimeoutMs?: number;
+  /** Somebody removed the folder while it was in use. It is there again, without what others keep in it. */
+  readonly onFolderLost?: () => void;
   readonly log: (message: string) => void;
 }
 
@@ -72,8 +78,9 @@ export interface MountFsOptions {
 const VISIBLE_WAIT_MS = 2000;
 /** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
-/** How long open(2) waits for another client that has newer content of the file. */
-const BUSY_WAIT_MS = 10_000;
+const REQUEST_MS = 10_000;
+/** How much of its time open(2) waits for another client that has newer content of the file. */
+const BUSY_WAIT_PART = 0.8;
 const DIR_PAGE = 1000;
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
@@ -110,6 +117,7 @@ export class MountFs implements InodeFs {
   readonly #journal: Journal;
   readonly #cache: ContentCache;
   readonly #holes: HoleMaps;
+  readonly #room: Room;
   readonly #delivery: Delivery;
   readonly #sequence: SequencePrefetch;
   readonly #locks: MountLocks;
@@ -148,6 +156,7 @@ export class MountFs implements InodeFs {
     replica: Replica,
     journal: Journal,
     cache: ContentCache,
+    room: Room,
     stagingNumber: number,
   ) {
     this.#o = o;
@@ -155,6 +164,7 @@ export class MountFs implements InodeFs {
     this.#journal = journal;
     this.#cache = cache;
     this.#holes = new HoleMaps(cache);
+    this.#room = room;
     this.#stagingNumber = stagingNumber;
     const known = replica.getMeta("seq");
     this.#seq = known === null ? null : Number(known);
@@ -211,7 +221,11 @@ export class MountFs implements InodeFs {
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
-    this.#stopSync = o.clock.every(1000, () => void this.#journal.sync().catch(() => {}));
+    journal.onLost = () => this.#folderLost();
+    this.#stopSync = o.clock.every(1000, () => {
+      void this.#journal.sync().catch(() => {});
+      room.refill();
+    });
   }
 
   /** Opens the client's folder, with what an earlier run left undelivered. Throws corrupt, no_space. */
@@ -228,12 +242,14 @@ export class MountFs implements InodeFs {
       link: () => o.link,
       log: o.log,
     });
+    const room = new Room(o.folder, o.clock, o.log);
     const lost: { handle: () => void } = { handle: () => {} };
     const replica = new Replica(
       `${o.folder}/replica.db`,
       o.clock,
       (error) => o.log(`the replica can't be written: ${error.message}; make room in ${o.folder}`),
       () => lost.handle(),
+      () => room.release(),
     );
     const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
     if (replica.getMeta("boot") !== boot) {
@@ -247,7 +263,7 @@ export class MountFs implements InodeFs {
       if (!used.has(name)) unlinkPath(`${staging}/${name}`);
       number = Math.max(number, Number(name) || 0);
     }
-    const fs = new MountFs(o, replica, journal, cache, number + 1);
+    const fs = new MountFs(o, replica, journal, cache, room, number + 1);
     lost.handle = () => fs.#reset(fs.#seq ?? 0);
     const staged = new Set(await listFolder(staging));
     for (const { record, place } of records) {
@@ -477,6 +493,13 @@ export class MountFs implements InodeFs {
     }
   }
 
+  #folderLost(): void {
+    this.#o.log(`${this.#o.folder} was removed while it was in use: it is made anew`);
+    makeFolderNow(`${this.#o.folder}/staging`);
+    this.#replica.begin(`${this.#o.folder}/replica.db`);
+    this.#o.onFolderLost?.();
+  }
+
   // --- delivery's news ---
 
   #visible(out: Outgoing, stats: readonly Stat[], seq: number): void {
@@ -699,6 +722,8 @@ export class MountFs implements InodeFs {
   /** Applies operations here, journals them, sends them on their way. */
   #commit(ops: readonly Op[]): Outgoing {
     this.#writable();
+    // Removals make room: for them there is the reserve.
+    if (ops.some((op) => op.t !== "unlink" && op.t !== "rmdir")) this.#room.need(0);
     this.#replica.secure();
     const request = this.#delivery.takeRequest();
     let place: JournalPlace | null = null;
@@ -1208,10 +1233,8 @@ export class MountFs implements InodeFs {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#mode === "online") {
-      const link = this.#o.link;
-      await link.call("waitDelivered", { ino, timeoutMs: BUSY_WAIT_MS }, { timeoutMs: BUSY_WAIT_MS + 5000 }).catch(() =>
-        false
-      );
+      const timeoutMs = (this.#o.requestTimeoutMs ?? REQUEST_MS) * BUSY_WAIT_PART;
+      await this.#o.link.call("waitDelivered", { ino, timeoutMs }, { timeoutMs: timeoutMs + 500 }).catch(() => false);
     }
     const node = await this.#stat(ino);
     const result = this.#openHandle(node);
@@ -1344,6 +1367,7 @@ export class MountFs implements InodeFs {
     const stack = this.#stackFor(node);
     const at = flags.append === true ? Math.max(offset, stack.size) : offset;
     if (at + data.length > MAX_FILE_SIZE) throw errorFromErrno(Errno.EFBIG, "the file would be too large");
+    this.#room.need(data.length);
     this.#needSpace(stack, data.length);
     try {
       stack.top().write(at, data, () => this.#stagingPath());
@@ -1382,6 +1406,7 @@ export class MountFs implements InodeFs {
     return value;
   }
   #stagingPath(): string {
+    makeFolderNow(`${this.#o.folder}/staging`);
     return `${this.#o.folder}/staging/${this.#stagingNumber++}`;
   }
 
@@ -1753,6 +1778,21 @@ export class MountFs implements InodeFs {
       cache: this.#cache.stats(),
       openFiles: this.#open.size,
       locks: this.#locks.status(),
+    };
+  }
+  /** Entries of the tables that must not grow for ever. */
+  held(): Readonly<Record<string, number>> {
+    return {
+      stacks: this.#stacks.size,
+      handles: this.#handles.size,
+      contents: this.#lastContent.size,
+      gone: this.#gone.size,
+      announced: this.#announced.size,
+      loading: this.#loading.size,
+      missedNodes: this.#missedNodes.size,
+      missedEntries: this.#missedEntries.size,
+      asking: this.#asking.size,
+      lastNames: this.#lastNames.size,
     };
   }
   clearCache(): number {

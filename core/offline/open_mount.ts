@@ -7,6 +7,7 @@ import { connectRemote } from "../remote/client.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { openClientFolder } from "./client_folder.ts";
 import { MountFs, type WritePolicy } from "./mount_fs.ts";
+import { markDamaged, saysDamaged } from "./replica_check.ts";
 
 export interface OpenMountOptions {
   readonly url: string;
@@ -24,11 +25,17 @@ export interface OpenMountOptions {
   readonly host: string;
   readonly clock: Clock;
   readonly random: Random;
+  /** The longest a program's call waits for the server, milliseconds. @default 10000 */
+  readonly requestTimeoutMs?: number;
   readonly log: (message: string) => void;
 }
 export interface OpenedMount {
   readonly fs: MountFs;
   readonly folder: string;
+  /** What `stats` on the control socket tells besides. */
+  report: () => object;
+  /** Told of failures that are no FsError: a damaged replica is not used again at the next start. */
+  noteFailure(error: unknown): void;
   /** After the kernel let go: waits up to `drainMs` for delivery; what is left stays in the journal. Returns whether all was delivered. */
   close(drainMs: number): Promise<boolean>;
 }
@@ -51,14 +58,15 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     host: o.host,
     clock: o.clock,
     random: o.random,
+    ...(o.requestTimeoutMs === undefined ? {} : { callMs: o.requestTimeoutMs }),
   });
-  const refused = Promise.withResolvers<never>();
-  refused.promise.catch(() => {});
   link.onDown((reason) => {
     lastReason = reason;
   });
   let control: HttpServer | null = null;
   let fs: MountFs | null = null;
+  let report = (): object => ({});
+  const tell = () => report();
   const shut = async () => {
     await control?.shutdown(0);
     await link.close();
@@ -79,20 +87,42 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       readOnly: o.readOnly,
       passthrough: o.passthrough,
       prefetch: o.prefetch,
+      ...(o.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: o.requestTimeoutMs }),
+      onFolderLost: () => {
+        void (async () => {
+          await folder.renew();
+          await control?.shutdown(0);
+          control = await serveControl(`${folder.path}/control.sock`, opened, tell);
+        })().catch((error) => o.log(`the folder of the mount could not be made anew: ${toFsError(error).message}`));
+      },
       log: o.log,
     });
     fs = opened;
-    if (!o.offline) await waitForServer(o, opened, () => lastReason);
-    else if (!opened.canWorkOffline) {
+    if (!o.offline) {
+      await waitForServer(
+        o,
+        opened,
+        () => lastReason,
+        () => link.lastError.code === "access_denied" ? link.lastError : null,
+      );
+    } else if (!opened.canWorkOffline) {
       throw new FsError(
         "unavailable",
         `nothing of ${o.url} is cached here yet: mount once with the server reachable, then --offline works`,
       );
     }
-    control = await serveControl(`${folder.path}/control.sock`, opened);
+    control = await serveControl(`${folder.path}/control.sock`, opened, tell);
     return {
+      set report(value: () => object) {
+        report = value;
+      },
       fs: opened,
       folder: folder.path,
+      noteFailure(error) {
+        if (!saysDamaged(error)) return;
+        o.log(`what is kept of the tree in ${folder.path} is damaged: mount again, and it is fetched anew`);
+        markDamaged(folder.path);
+      },
       close: async (drainMs) => {
         const done = await opened.drain(drainMs);
         await shut();
@@ -105,7 +135,12 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
   }
 }
 
-async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => string): Promise<void> {
+async function waitForServer(
+  o: OpenMountOptions,
+  fs: MountFs,
+  reason: () => string,
+  refusal: () => FsError | null,
+): Promise<void> {
   // With something here already, an unreachable server must not keep a laptop from its files.
   const patience = fs.canWorkOffline ? 2000 : FIRST_CONNECTION_MS;
   let cancel = () => {};
@@ -113,15 +148,15 @@ async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => str
   const poll = (async () => {
     for (;;) {
       await o.clock.sleep(50);
-      const why = reason();
-      if (why.includes("refuses access")) return "refused" as const;
+      if (refusal() !== null) return "refused" as const;
       if (fs.mode === "online") return "up" as const;
     }
   })();
   try {
     const result = await Promise.race([fs.connectedOnce.then(() => "up" as const), poll, late]);
     if (result === "up") return;
-    if (result === "refused") throw new FsError("access_denied", reason());
+    const refused = refusal();
+    if (refused !== null) throw refused;
     if (fs.canWorkOffline) {
       o.log(`the server ${o.url} does not answer; serving what is cached`);
       return;
@@ -135,10 +170,11 @@ async function waitForServer(o: OpenMountOptions, fs: MountFs, reason: () => str
   }
 }
 
-/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `cache.stats`, `cache.clear`, `drain`. */
-function serveControl(path: string, fs: MountFs): Promise<HttpServer> {
+/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `stats`, `cache.stats`, `cache.clear`, `drain`. */
+function serveControl(path: string, fs: MountFs, report: () => object): Promise<HttpServer> {
   const methods: Record<string, (params: Record<string, unknown>) => unknown> = {
     "status": () => fs.status(),
+    "stats": () => ({ ...fs.status(), held: fs.held(), ...report() }),
     "cache.stats": () => fs.status().cache,
     "cache.clear": () => ({ freed: fs.clearCache() }),
     "drain": async (params) => ({ done: await fs.drain(Number(params["timeoutMs"] ?? 60_000)) }),

@@ -46,6 +46,7 @@ export class Replica {
   readonly #clock: Clock;
   readonly #onTrouble: (error: FsError) => void;
   readonly #onLost: () => void;
+  readonly #beforeCommit: () => void;
   #open = false;
   #cancelCommit: (() => void) | null = null;
   #touched: Touched = { entries: [], nodes: new Set() };
@@ -59,17 +60,19 @@ export class Replica {
 
   /**
    * `onTrouble` is told why the database could not be written; `onLost` that what was not written yet is gone from it:
-   * then everything known has to be asked for again.
+   * then everything known has to be asked for again. `beforeCommit` may make room for the transaction.
    */
   constructor(
     path: string,
     clock: Clock,
     onTrouble: (error: FsError) => void = () => {},
     onLost: () => void = () => {},
+    beforeCommit: () => void = () => {},
   ) {
     this.#clock = clock;
     this.#onTrouble = onTrouble;
     this.#onLost = onLost;
+    this.#beforeCommit = beforeCommit;
     this.#db = openDatabase(path);
     this.#db.exec(
       "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA wal_autocheckpoint=16000; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
@@ -157,10 +160,6 @@ export class Replica {
       this.commit();
     } catch (error) {
       this.#onTrouble(toFsError(error));
-      if (this.#db.isTransaction) {
-        this.#open = true;
-        this.#cancelCommit = this.#clock.after(RETRY_MS, () => this.#commitLater(), true);
-      } else this.#onLost();
     }
   }
   /** Throws no_space and the like; what was to be written is then still in the open transaction, or lost (see onLost). */
@@ -168,11 +167,26 @@ export class Replica {
     this.#cancelCommit?.();
     this.#cancelCommit = null;
     if (!this.#open) return;
-    if (this.#fresh.size > 0) this.#writeFresh();
-    if (this.#meta.size > 0) this.#writeMeta();
+    try {
+      if (this.#fresh.size > 0) this.#writeFresh();
+      if (this.#meta.size > 0) this.#writeMeta();
+      this.#beforeCommit();
+      this.#db.exec("COMMIT");
+    } catch (error) {
+      this.#failed();
+      throw toFsError(error);
+    }
     this.#open = false;
-    this.#db.exec("COMMIT");
     this.#learned = false;
+  }
+  /** A full disk or an I/O error: the transaction is still there, or SQLite has rolled it back by itself. */
+  #failed(): void {
+    if (this.#db.isTransaction) {
+      this.#cancelCommit ??= this.#clock.after(RETRY_MS, () => this.#commitLater(), true);
+      return;
+    }
+    this.#open = false;
+    this.#onLost();
   }
 
   /** After a power cut the last reservation may be gone with it: numbers it covered are passed over. */
@@ -310,8 +324,9 @@ export class Replica {
       }
       journal();
     } catch (error) {
-      this.#sql.undo("ours");
-      throw error;
+      if (this.#db.isTransaction) this.#sql.undo("ours");
+      else this.#failed();
+      throw toFsError(error);
     }
     this.#sql.run("RELEASE ours");
     return this.#touched;
@@ -352,6 +367,17 @@ export class Replica {
       this.commit();
     }
     return ++this.#ino;
+  }
+
+  /** A new database at `path` for the next start, which knows nothing but what must not be forgotten. */
+  begin(path: string): void {
+    const next = new Replica(path, this.#clock);
+    for (const key of ["device", "epoch", "boot", "last_ino"]) {
+      const value = this.getMeta(key);
+      if (value !== null) next.setMeta(key, value);
+    }
+    next.skipInos();
+    next.close();
   }
 
   close(): void {

@@ -23,6 +23,8 @@ const lib = Deno.dlopen("libc.so.6", {
   flock: { parameters: ["i32", "i32"], result: "i32" },
   copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
+  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
+  mkdir: { parameters: ["buffer", "u32"], result: "i32" },
   statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
   geteuid: { parameters: [], result: "u32" },
   getegid: { parameters: [], result: "u32" },
@@ -204,6 +206,47 @@ export function tryLockFd(fd: number): boolean {
 /** The page cache need not keep these bytes (POSIX_FADV_DONTNEED). length 0 = to the end. */
 export function dropCache(fd: number, offset: number, length: number): void {
   libc.posix_fadvise(fd, BigInt(offset), BigInt(length), 4);
+}
+
+/** What tells whether others touched an open file. */
+export interface FileMark {
+  readonly size: number;
+  /** Names the file has; 0: it was removed. */
+  readonly links: number;
+  /** Time of the last change of its bytes. */
+  readonly mtimeSec: number;
+  readonly mtimeNsec: number;
+}
+const statxBuffer = new Uint8Array(256);
+const statxView = new DataView(statxBuffer.buffer);
+const NO_PATH = new Uint8Array(1);
+
+/** statx(2) of an open file (struct statx, linux/stat.h). */
+export function markOfFd(fd: number): FileMark {
+  const AT_EMPTY_PATH = 0x1000;
+  const STATX_NLINK = 0x4;
+  const STATX_MTIME = 0x40;
+  const STATX_SIZE = 0x200;
+  if (libc.statx(fd, NO_PATH, AT_EMPTY_PATH, STATX_NLINK | STATX_MTIME | STATX_SIZE, statxBuffer) !== 0) {
+    fail("statx", `descriptor ${fd}`, lastErrno());
+  }
+  return {
+    links: statxView.getUint32(16, true),
+    size: Number(statxView.getBigUint64(40, true)),
+    mtimeSec: Number(statxView.getBigInt64(112, true)),
+    mtimeNsec: statxView.getUint32(120, true),
+  };
+}
+
+/** Makes a folder and those above it, at once; one that is there is fine. */
+export function makeFolderNow(path: string, mode = 0o700): void {
+  if (libc.mkdir(pathBytes(path), mode) === 0) return;
+  const errno = lastErrno();
+  if (errno === Errno.EEXIST) return;
+  const above = path.slice(0, path.lastIndexOf("/"));
+  if (errno !== Errno.ENOENT || above === "") fail("mkdir", path, errno);
+  makeFolderNow(above, mode);
+  if (libc.mkdir(pathBytes(path), mode) !== 0 && lastErrno() !== Errno.EEXIST) fail("mkdir", path, lastErrno());
 }
 
 /** Space of the filesystem that holds `path`: bytes and inodes (struct statvfs of x86-64 and aarch64 glibc). */

@@ -40,9 +40,11 @@ export interface RemoteOptions {
   readonly resumeFrom?: ServerLink["resumeFrom"];
   /** PEM texts of certificates trusted besides the system's. */
   readonly caCerts?: readonly string[];
+  /** Milliseconds a call has unless it says otherwise; a server silent for so long is taken for gone. @default 10000 */
+  readonly callMs?: number;
 }
 
-/** A call has so long unless it says otherwise. */
+/** The default of `callMs`. */
 const CALL_MS = 10_000;
 /** A connection and its hello have so long. */
 const CONNECT_MS = 10_000;
@@ -62,6 +64,8 @@ interface PendingCall {
   readonly method: Method;
   readonly deadline: number;
   readonly limit: number;
+  /** When it was sent. */
+  readonly sent: number;
   settle(value: unknown): void;
   reject(error: FsError): void;
 }
@@ -98,6 +102,9 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   #stopInbox: () => void = () => {};
   #lastHeard = 0;
   #stopSweep: (() => void) | null = null;
+  readonly #callMs: number;
+  /** Bulk transfers under way: when the server falls silent they need not wait for their own time limit. */
+  readonly #transfers = new Set<AbortController>();
   #stopHeartbeat: () => void = () => {};
   #lost: (reason: string) => void = () => {};
   readonly #loop: Promise<void>;
@@ -106,6 +113,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     this.#options = options;
     this.url = parseServerUrl(options.url);
     this.#clock = options.clock;
+    this.#callMs = options.callMs ?? CALL_MS;
     this.#random = options.random ?? systemRandom;
     this.resumeFrom = options.resumeFrom ?? (() => ({ after: null, epoch: null }));
     this.#lastError = unreachable(this.url, "not connected yet");
@@ -183,7 +191,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     const id = this.#nextId++;
     if (method === "hello") this.#helloId = id;
     const waits = method === "waitDelivered" ? (params as Calls["waitDelivered"]["params"]).timeoutMs : 0;
-    const limit = options.timeoutMs ?? CALL_MS + waits;
+    const limit = options.timeoutMs ?? this.#callMs + waits;
     return new Promise((resolve, reject) => {
       let frame: Uint8Array;
       try {
@@ -197,10 +205,12 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
       };
       signal?.addEventListener("abort", onAbort, { once: true });
       const off = () => signal?.removeEventListener("abort", onAbort);
+      const sent = this.#clock.monotonic();
       this.#pending.set(id, {
         method,
         limit,
-        deadline: this.#clock.monotonic() + limit,
+        sent,
+        deadline: sent + limit,
         settle(value) {
           off();
           try {
@@ -239,8 +249,10 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
 
   #sweep(): void {
     const now = this.#clock.monotonic();
+    let silentFor = 0;
     for (const [id, call] of this.#pending) {
       if (call.deadline > now) continue;
+      if (call.limit >= this.#callMs && this.#lastHeard <= call.sent) silentFor = now - this.#lastHeard;
       this.#pending.delete(id);
       call.reject(
         new FsError("timeout", `${call.method}: ${this.url} did not answer within ${call.limit / 1000} s`, {
@@ -248,16 +260,24 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         }),
       );
     }
+    // Whoever asks next must not wait as long once more.
+    if (silentFor > 0 && this.#connected) this.#fallenSilent(silentFor);
     if (this.#pending.size === 0) {
       this.#stopSweep?.();
       this.#stopSweep = null;
     }
   }
 
+  #fallenSilent(ms: number): void {
+    const reason = `no word from the server for ${Math.round(ms / 1000)} s`;
+    this.#lost(reason);
+    for (const transfer of this.#transfers) transfer.abort(unreachable(this.url, reason));
+  }
+
   #beat(): void {
     if (!this.#connected) return;
     const quiet = this.#clock.monotonic() - this.#lastHeard;
-    if (quiet >= GONE_MS) this.#lost(`no word from the server for ${Math.round(quiet / 1000)} s`);
+    if (quiet >= GONE_MS) this.#fallenSilent(quiet);
     else if (quiet >= QUIET_MS) this.#send("ping", null, { timeoutMs: GONE_MS }).catch(() => {});
   }
 
@@ -401,7 +421,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
 
   async putChunks(
     chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[],
-    signal?: AbortSignal,
+    caller?: AbortSignal,
   ): Promise<void> {
     let from = 0;
     while (from < chunks.length) {
@@ -414,22 +434,21 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         to++;
       }
       const body = encodeChunks(chunks.slice(from, to));
-      await this.#bulk(() =>
+      await this.#bulk(caller, (signal) =>
         this.http.request({
           method: "POST",
           path: "/v1/chunks",
           headers: { "content-type": "application/octet-stream" },
           body,
           signal,
-        }).then((answer) => answer.bytes())
-      );
+        }).then((answer) => answer.bytes()));
       from = to;
     }
   }
 
-  readContent(hash: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+  readContent(hash: string, offset: number, length: number, caller?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
     if (length === 0) return Promise.resolve(new Uint8Array());
-    return this.#bulk(async () => {
+    return this.#bulk(caller, async (signal) => {
       const answer = await this.http.request({
         method: "GET",
         path: `/v1/contents/${hash}`,
@@ -441,12 +460,23 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   }
 
   /** What may be repeated is repeated once when the connection broke: the server may have closed an idle one just then. */
-  async #bulk<T>(run: () => Promise<T>): Promise<T> {
+  async #bulk<T>(caller: AbortSignal | undefined, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const own = new AbortController();
+    const { signal } = own;
+    const stop = () => own.abort(caller?.reason);
+    if (caller?.aborted === true) stop();
+    caller?.addEventListener("abort", stop, { once: true });
+    this.#transfers.add(own);
     try {
-      return await run();
+      return await run(signal);
     } catch (error) {
-      if (!(error instanceof FsError) || error.code !== "unavailable" || !this.#connected) throw error;
-      return await run();
+      if (!(error instanceof FsError) || error.code !== "unavailable" || !this.#connected || signal.aborted) {
+        throw error;
+      }
+      return await run(signal);
+    } finally {
+      this.#transfers.delete(own);
+      caller?.removeEventListener("abort", stop);
     }
   }
 

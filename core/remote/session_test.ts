@@ -254,6 +254,17 @@ Deno.test("a request that was applied, but whose answer was cut off, is not appl
   assert.equal((await client.call("readDir", { parent: 1, after: null, limit: 9 })).length, 1);
 });
 
+async function inTime<T>(what: string, ms: number, promise: Promise<T>): Promise<T> {
+  const late = new AbortController();
+  const over = systemClock.sleep(ms, late.signal).then(() => assert.fail(`${what}: not within ${ms} ms`));
+  over.catch(() => {});
+  try {
+    return await Promise.race([promise, over]);
+  } finally {
+    late.abort();
+  }
+}
+
 Deno.test("bug 8: a connection that breaks with many calls under way loses none of them: all are told, none is repeated", async () => {
   await using r = await rig();
   await using proxy = startFaultProxy(r.server.url);
@@ -263,7 +274,8 @@ Deno.test("bug 8: a connection that breaks with many calls under way loses none 
   const send = (i: number) => client.call("apply", call(i, [create(device * INO_STRIDE + i, `f${i}`)]));
   // The queue breaks in the middle of what goes up: some calls arrive, some are cut in two, some never leave.
   proxy.cutAfter(20_000, "to server");
-  const first = await Promise.allSettled(Array.from({ length: total }, (_, i) => send(i + 1)));
+  const told = Promise.allSettled(Array.from({ length: total }, (_, i) => send(i + 1)));
+  const first = await inTime("every call is told", 20_000, told);
   const lost = first.flatMap((result, i) => result.status === "rejected" ? [i + 1] : []);
   assert.ok(lost.length > 0, "the test must cut something off");
   for (const result of first) {
@@ -364,6 +376,25 @@ Deno.test("a token that may only read may not apply, and one for a subtree may n
   await rejects(client.putChunks([{ hash: new Uint8Array(32), bytes: new Uint8Array(1) }]), "permission_denied");
   const part = await createToken(r.core.index, systemRandom, systemClock, { scope: "write", path: "/photos" });
   await rejects(r.connect({ token: part.secret }).ready(), "permission_denied", /\/photos only/);
+});
+
+Deno.test("a server that falls silent is taken for gone after one time limit: who asks next is told at once", async () => {
+  await using r = await rig();
+  await using proxy = startFaultProxy(r.server.url);
+  const client = r.connect({ url: `http://127.0.0.1:${proxy.port}`, callMs: 1000 });
+  await client.ready();
+  proxy.hang();
+  const waiting = client.readContent("00".repeat(32), 0, 10);
+  waiting.catch(() => {});
+  await rejects(client.call("stat", { ino: 1 }, { timeoutMs: 300 }), "timeout", /did not answer/);
+  assert.ok(client.connected, "a call that has little patience says nothing about the server");
+  await rejects(client.call("stat", { ino: 1 }), "timeout", /did not answer/);
+  assert.equal(client.connected, false);
+  await rejects(client.call("stat", { ino: 1 }), "unavailable", /no word from the server/);
+  await rejects(waiting, "unavailable", /no word from the server/);
+  proxy.pass();
+  await client.ready();
+  assert.equal((await client.call("stat", { ino: 1 }))?.ino, 1);
 });
 
 Deno.test("bug 13: a mount that is faster than its rate limit waits, and sees no error", async () => {

@@ -1,5 +1,6 @@
 /** The program as a person runs it: serve and the file commands, as processes, from source. */
 import assert from "node:assert/strict";
+import { mountObstacle } from "../support/mount_child.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const CONFIG = new URL("../../deno.json", import.meta.url).pathname;
@@ -290,4 +291,89 @@ Deno.test("a cold tier that answers and refuses stops the start with one line: n
   await fails(again(), 2, /bucket.*mine|mine.*bucket/);
   refusal = { status: 403, code: "InvalidAccessKeyId" };
   await fails(again(), 2, /credential|access key|AWS_ACCESS_KEY_ID/i);
+});
+
+Deno.test("a path that leads above the root is refused; dots inside it are taken by their letters", async () => {
+  await using dir = await temp();
+  await using daemon = await serve(`${dir.path}/state`);
+  const { run } = daemon;
+  await ok(run(["put", "-", "/x"], "at the root"));
+  await ok(run(["mkdir", "/a"]));
+  for (const path of ["/..", "/../x", "/a/../../x", "anyfs:/../x"]) {
+    await fails(run(["ls", path]), 2, /above the root/);
+    await fails(run(["cat", path]), 2, /above the root/);
+    await fails(run(["rm", path]), 2, /above the root/);
+    await fails(run(["mv", "/x", path]), 2, /above the root/);
+    await fails(run(["put", "-", path], "no"), 2, /above the root/);
+  }
+  assert.equal((await ok(run(["cat", "/a/../x"]))).out, "at the root");
+  assert.equal((await ok(run(["cat", "/none/./../x"]))).out, "at the root");
+  await fails(run(["ls", "x"]), 2, /begin with a slash/);
+  await fails(run(["ls", `/${"n".repeat(300)}`]), 2, /255/);
+});
+
+Deno.test("a body cut in the middle of a PUT leaves nothing, and the server goes on", async () => {
+  await using dir = await temp();
+  await using daemon = await serve(`${dir.path}/state`);
+  await ok(daemon.run(["put", "-", "/kept"], "old"));
+  const { hostname, port } = new URL(daemon.url);
+  for (const name of ["kept", "new"]) {
+    const connection = await Deno.connect({ hostname, port: Number(port) });
+    const text = `PUT /v1/files/${name} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n${"x".repeat(400_000)}`;
+    for (let bytes = utf8(text); bytes.length > 0;) bytes = bytes.subarray(await connection.write(bytes));
+    // The half we write to ends; what the server says to that can still be read.
+    await connection.closeWrite();
+    const said = new TextDecoder().decode(
+      await new Response(connection.readable).bytes().catch(() => new Uint8Array()),
+    );
+    if (said !== "") assert.match(said, /^HTTP\/1\.1 400 /);
+  }
+  assert.equal((await ok(daemon.run(["cat", "/kept"]))).out, "old");
+  assert.equal((await ok(daemon.run(["ls", "/"]))).out, "kept\n");
+});
+
+const obstacle = mountObstacle();
+Deno.test({
+  name: `what stands in the way of a mount is one clear line and an exit code${
+    obstacle === null ? "" : ` (skipped: ${obstacle})`
+  }`,
+  ignore: obstacle !== null,
+  fn: async () => {
+    await using dir = await temp();
+    const state = `${dir.path}/state`;
+    const token = (await ok(finish(start(["token", "create", "--scope", "write"], { ANYFS_STATE_DIR: state }, "null"))))
+      .out.trim();
+    await using daemon = await serve(state);
+    const point = `${dir.path}/mnt`;
+    await Deno.mkdir(point);
+    await Deno.writeTextFile(`${dir.path}/file`, "");
+    const mount = (at: string, env: Record<string, string> = {}, ...more: string[]) =>
+      finish(start(
+        ["mount", at, "--cache-dir", `${dir.path}/cache`, ...more],
+        { ANYFS_URL: daemon.url, ANYFS_TOKEN: token, ...env },
+        "null",
+      ));
+    await fails(mount(point, { ANYFS_TOKEN: "" }), 1, /refuses access: it asks for a token.*--token-file/);
+    await fails(mount(point, { ANYFS_TOKEN: "wrong" }), 1, /refuses access: the token is wrong.*anyfs token create/);
+    await fails(mount(point, { ANYFS_URL: "http://127.0.0.1:1" }), 5, /can't reach the server.*anyfs serve/);
+    await fails(mount(point, { ANYFS_URL: "http://127.0.0.1:1" }, "--offline"), 5, /nothing of .* is cached here yet/);
+    await fails(mount(`${dir.path}/none`), 3, /does not exist: create it/);
+    await fails(mount(`${dir.path}/file`), 1, /not a directory/);
+    await fails(mount(dir.path), 1, /not empty/);
+    const child = start(
+      ["mount", point, "--cache-dir", `${dir.path}/cache`],
+      { ANYFS_URL: daemon.url, ANYFS_TOKEN: token },
+      "null",
+    );
+    const reader = child.stdout.getReader();
+    assert.match(new TextDecoder().decode((await reader.read()).value), /is mounted at/);
+    await fails(mount(point), 4, /is in use.*anyfs unmount/);
+    await fails(mount(point, {}, "--cache-dir", `${dir.path}/other`), 4, /is in use/);
+    child.kill("SIGTERM");
+    await Promise.all([child.stderr.cancel(), child.status]);
+    await reader.cancel();
+    const wrong = { ANYFS_URL: daemon.url, ANYFS_TOKEN: "wrong" };
+    await fails(finish(start(["ls", "/"], wrong, "null")), 1, /token is wrong/);
+    await fails(finish(start(["cat", "/x"], wrong, "null")), 1, /token is wrong/);
+  },
 });

@@ -277,8 +277,8 @@ test("a mount point that can't be used is refused with the cause", async () => {
   await refused(`${base}/full`, "directory_not_empty", /not empty/);
   {
     await using first = await mountInChild({ fs: "memory", dir: `${base}/empty` });
-    await refused(`${base}/empty`, "unavailable", /in use.*unmount it first/);
-    await refused(`${base}/link`, "unavailable", /in use/);
+    await refused(`${base}/empty`, "conflict", /in use.*anyfs unmount/);
+    await refused(`${base}/link`, "conflict", /in use/);
     await endCleanly(first);
   }
   {

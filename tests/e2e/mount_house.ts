@@ -27,8 +27,13 @@ class Daemon {
   said = "";
   over = false;
 
-  constructor(args: readonly string[], env: Record<string, string>, remark: (text: string) => void) {
-    const [program, ...first] = anyfs();
+  constructor(
+    args: readonly string[],
+    env: Record<string, string>,
+    remark: (text: string) => void,
+    prefix: readonly string[] = [],
+  ) {
+    const [program = "", ...first] = [...prefix, ...anyfs()];
     this.#child = new Deno.Command(program, {
       args: [...first, ...args],
       env,
@@ -82,6 +87,16 @@ export interface MountOptions {
   /** Place of the mount's cache; default: one for each name below the house. */
   readonly cacheDir?: string;
   readonly args?: readonly string[];
+  /** A program that runs the mount, with its first arguments: `nsenter --net=...`. */
+  readonly prefix?: readonly string[];
+}
+export interface HouseOptions {
+  /** The configuration of the server and the mounts. */
+  readonly config?: string;
+  /** The address the server listens on. @default 127.0.0.1 */
+  readonly host?: string;
+  /** More environment for the server. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export class MountHouse implements AsyncDisposable {
@@ -89,6 +104,7 @@ export class MountHouse implements AsyncDisposable {
   readonly port: number;
   readonly #mounts = new Map<string, { daemon: Daemon; options: MountOptions }>();
   readonly #watchdog: ReturnType<typeof setTimeout>;
+  readonly #options: HouseOptions;
   #server: Daemon | null = null;
   /** Address the mounts use: the server's, or a proxy's before it. */
   url: string;
@@ -96,10 +112,12 @@ export class MountHouse implements AsyncDisposable {
   log = "";
 
   /** @param lifeMs after this all is taken down by force, so that nothing hangs on a dead mount */
-  constructor(lifeMs: number, readonly config: string = "") {
+  constructor(lifeMs: number, options: string | HouseOptions = "") {
+    this.#options = typeof options === "string" ? { config: options } : options;
+    const { config = "", host = "127.0.0.1" } = this.#options;
     this.folder = Deno.makeTempDirSync({ prefix: "anyfs-house-" });
     this.port = freePort();
-    this.url = `http://127.0.0.1:${this.port}`;
+    this.url = `http://${host}:${this.port}`;
     Deno.mkdirSync(`${this.folder}/home`);
     if (config !== "") Deno.writeTextFileSync(`${this.folder}/anyfs.toml`, config);
     this.#watchdog = setTimeout(() => {
@@ -120,14 +138,34 @@ export class MountHouse implements AsyncDisposable {
   get stateDir(): string {
     return `${this.folder}/state`;
   }
+  get #config(): string[] {
+    return (this.#options.config ?? "") === "" ? [] : ["--config", `${this.folder}/anyfs.toml`];
+  }
   async serve(): Promise<void> {
-    const config = this.config === "" ? [] : ["--config", `${this.folder}/anyfs.toml`];
-    const args = [...config, "serve", "--listen", `127.0.0.1:${this.port}`, "--state-dir", this.stateDir];
-    this.#server = await new Daemon(args, this.#env(), this.#remark("serve")).ready(/ready at/);
+    const { host = "127.0.0.1", env } = this.#options;
+    const args = [...this.#config, "serve", "--listen", `${host}:${this.port}`, "--state-dir", this.stateDir];
+    this.#server = await new Daemon(args, { ...this.#env(), ...env }, this.#remark("serve")).ready(/ready at/);
   }
   async killServer(signal: Deno.Signal = "SIGKILL"): Promise<void> {
     await this.#server?.kill(signal);
     this.#server = null;
+  }
+  /** Runs a command against the server; throws with what it said unless it succeeds. Returns its standard output. */
+  async cli(...args: string[]): Promise<string> {
+    const [program, ...first] = anyfs();
+    const ran = await run(program, [...first, ...this.#config, "--server", this.url, ...args], this.#env());
+    if (ran.code !== 0) throw new Error(`anyfs ${args.join(" ")}: exit ${ran.code}: ${ran.err}`);
+    return ran.out;
+  }
+  /** SIGSTOP freezes the server, SIGCONT lets it go on. */
+  signalServer(signal: "SIGSTOP" | "SIGCONT"): void {
+    if (this.#server !== null) Deno.kill(this.#server.pid, signal);
+  }
+  get serverPid(): number {
+    return this.#server?.pid ?? 0;
+  }
+  mountPid(name: string): number {
+    return this.#mounts.get(name)?.daemon.pid ?? 0;
   }
   /** Mounts at `<folder>/mnt/<name>`; returns that folder. */
   async mount(name: string, options: MountOptions = {}): Promise<string> {
@@ -135,6 +173,7 @@ export class MountHouse implements AsyncDisposable {
     await Deno.mkdir(dir, { recursive: true });
     const daemon = new Daemon(
       [
+        ...this.#config,
         "--server",
         this.url,
         "--log-level",
@@ -147,6 +186,7 @@ export class MountHouse implements AsyncDisposable {
       ],
       this.#env(),
       this.#remark(name),
+      options.prefix,
     );
     this.#mounts.set(name, { daemon, options });
     await daemon.ready(/is mounted at/);
@@ -215,6 +255,6 @@ export class MountHouse implements AsyncDisposable {
     await this.killServer("SIGTERM");
     clearTimeout(late);
     clearTimeout(this.#watchdog);
-    await Deno.remove(this.folder, { recursive: true });
+    await Deno.remove(this.folder, { recursive: true }).catch(() => {});
   }
 }

@@ -1,4 +1,4 @@
-/** `deno task soak [MINUTES]`: runs the tests that mount, kill and restart over and over, and stops at the first failure. */
+/** `deno task repeat [MINUTES]`: runs the tests that mount, kill and restart over and over, and stops at the first failure. */
 import { run } from "./lib/run.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
@@ -7,7 +7,7 @@ const FOLDERS = ["tests/e2e", "tests/faults", "fuse"];
 if (import.meta.main) {
   const minutes = Number(Deno.args[0] ?? 30);
   if (!(minutes > 0)) {
-    console.error(`soak: ${JSON.stringify(Deno.args[0])} is not a number of minutes`);
+    console.error(`repeat: ${JSON.stringify(Deno.args[0])} is not a number of minutes`);
     Deno.exit(2);
   }
   const end = Date.now() + minutes * 60_000;
@@ -19,9 +19,9 @@ if (import.meta.main) {
     });
     rounds++;
     if (code !== 0) {
-      console.log(`soak: round ${rounds} failed`);
+      console.log(`repeat: round ${rounds} failed`);
       Deno.exit(1);
     }
   } while (Date.now() < end);
-  console.log(`soak: ${rounds} rounds without a failure`);
+  console.log(`repeat: ${rounds} rounds without a failure`);
 }
