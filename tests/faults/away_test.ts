@@ -35,7 +35,7 @@ faultTest("server frozen: every call ends within the configured time; then all w
   await house.serve();
   const dir = await furnish(house, "a");
   house.signalServer("SIGSTOP");
-  checkCalls(await everyCall(dir, 20), LIMIT_MS, "away");
+  checkCalls(await everyCall(dir, 20), LIMIT_MS, "unnoticed");
   await assertNoneStuck(house);
   // Noticed by now: nothing waits for it any more.
   assert.notEqual(await mode(house, "a"), "online");
@@ -93,7 +93,7 @@ faultTest("network black-holed: every call ends within the configured time; then
   await house.serve();
   const dir = await furnish(house, "a", { prefix: cable.prefix });
   await cable.pull();
-  checkCalls(await everyCall(dir, 20), LIMIT_MS, "away");
+  checkCalls(await everyCall(dir, 20), LIMIT_MS, "unnoticed");
   await assertNoneStuck(house);
   checkCalls(await everyCall(dir, 20), 2000, "away");
   await cable.plug();
