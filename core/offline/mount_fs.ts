@@ -1707,7 +1707,12 @@ export class MountFs implements InodeFs {
     return this.#replica.xattrsKnown(ino) || this.#replica.stat(ino)?.xattrs === 0;
   }
   async #loadXattrs(ino: number): Promise<void> {
-    if (this.#xattrsKnown(ino)) return;
+    if (this.#replica.xattrsKnown(ino)) return;
+    if (this.#replica.stat(ino)?.xattrs === 0) {
+      // Kept, for when one is set: then the number alone says nothing any more.
+      this.#replica.learnXattrs(ino, []);
+      return;
+    }
     const link = this.#o.link;
     const names = await link.call("listXattr", { ino });
     const values: [string, Uint8Array][] = [];
