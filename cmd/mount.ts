@@ -48,6 +48,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
   const { checkMountPoint, mountFuse } = await import("../fuse/mod.ts");
   await checkMountPoint(dir, options.allowNonEmpty ?? false);
   const log = await logger(context, cacheDir);
+  const passthrough = config.cache.passthrough && options.readOnly === true;
   const opened = await openMount({
     url,
     token: await context.token(),
@@ -56,6 +57,8 @@ async function mount(context: Context, folder: string, options: Options): Promis
     cacheBytes: options.cacheSize ?? config.cache.size,
     policy: options.writePolicy,
     readOnly: options.readOnly ?? false,
+    passthrough,
+    prefetch: config.cache.prefetch,
     offline: options.offline ?? false,
     host: hostname(),
     clock: systemClock,
@@ -68,6 +71,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
       fs: opened.fs,
       fsName: "anyfs",
       readOnly: options.readOnly ?? false,
+      passthrough,
       allowNonEmpty: options.allowNonEmpty ?? false,
       ...(options.allowOther === true ? { allowOther: true } : {}),
       onError: (error, operation, ino) => log(`${operation} of inode ${ino}: ${errorText(error)}`),

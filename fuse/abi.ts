@@ -92,6 +92,9 @@ export const InitFlag = {
 /** Offered by the kernel in flags2: INVAL_ENTRY understands EXPIRE_ONLY (bit 35). */
 export const INIT2_HAS_EXPIRE_ONLY = 1 << 3;
 
+/** The kernel reads files by itself (bit 37); as root only, and then with `max_stack_depth` 1. */
+export const INIT2_PASSTHROUGH = 1 << 5;
+
 /** What is asked for on every mount (0x50E4F029); locks are added when the filesystem has them. */
 export const WANTED_FLAGS = InitFlag.ASYNC_READ | InitFlag.ATOMIC_O_TRUNC | InitFlag.BIG_WRITES |
   InitFlag.AUTO_INVAL_DATA | InitFlag.DO_READDIRPLUS | InitFlag.READDIRPLUS_AUTO | InitFlag.ASYNC_DIO |
@@ -99,7 +102,7 @@ export const WANTED_FLAGS = InitFlag.ASYNC_READ | InitFlag.ATOMIC_O_TRUNC | Init
   InitFlag.HANDLE_KILLPRIV_V2 | InitFlag.INIT_EXT;
 
 /** open_flags of OPEN, OPENDIR and CREATE answers (FOPEN_*). */
-export const OpenFlag = { DIRECT_IO: 1, KEEP_CACHE: 2, CACHE_DIR: 8, NOFLUSH: 32 } as const;
+export const OpenFlag = { DIRECT_IO: 1, KEEP_CACHE: 2, CACHE_DIR: 8, NOFLUSH: 32, PASSTHROUGH: 128 } as const;
 
 /** `valid` bits of SETATTR (FATTR_*). */
 export const AttrFlag = {

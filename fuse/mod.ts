@@ -33,6 +33,8 @@ export interface MountOptions {
   readonly entryTimeoutSec?: number;
   readonly attrTimeoutSec?: number;
   readonly negativeTimeoutSec?: number;
+  /** Let the kernel read backing files by itself where the filesystem names them: as root, on a read-only mount. */
+  readonly passthrough?: boolean;
   /** Read-ahead of the kernel in KiB; takes effect as root only (128 otherwise). @default 4096 */
   readonly readAheadKib?: number;
   /** Called once when the filesystem is gone, however it came. */
@@ -91,6 +93,7 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     entryTimeoutSec: options.entryTimeoutSec ?? 3600,
     attrTimeoutSec: options.attrTimeoutSec ?? 3600,
     negativeTimeoutSec: options.negativeTimeoutSec ?? 3600,
+    passthrough: options.passthrough === true && options.readOnly === true && libc.geteuid() === 0,
     onReady: ready.resolve,
     onError: (error, operation, ino) => {
       if (operation === "INIT") ready.reject(error);

@@ -29,6 +29,7 @@ import {
   GETATTR_FH,
   IN_HEADER,
   INIT2_HAS_EXPIRE_ONLY,
+  INIT2_PASSTHROUGH,
   INIT_OUT,
   InitFlag,
   LK_FLOCK,
@@ -56,6 +57,7 @@ import {
   WRITE_DATA,
   WRITE_KILL_SUIDGID,
 } from "./abi.ts";
+import { BackingFiles } from "./backing.ts";
 import { Directory } from "./directory.ts";
 import { LookupCounts } from "./inodes.ts";
 import { addressOf, alignedBuffer, errno, libc, POLLIN } from "./libc.ts";
@@ -99,6 +101,8 @@ export interface SessionOptions {
   readonly entryTimeoutSec: number;
   readonly attrTimeoutSec: number;
   readonly negativeTimeoutSec: number;
+  /** Let the kernel read backing files by itself where the filesystem names them; needs root. */
+  readonly passthrough?: boolean;
   /** Called once, after INIT was answered. */
   readonly onReady: () => void;
   /** An unexpected failure (not an FsError): a bug of the filesystem or of ours. The caller got EIO. */
@@ -118,6 +122,8 @@ export interface SessionStats {
   /** Nodes the kernel holds, and the bytes their table takes. */
   readonly inodes: number;
   readonly inodeTableBytes: number;
+  /** Nodes that the kernel reads from backing files now. */
+  readonly passthrough: number;
   /** Requests waiting for the filesystem. */
   readonly inFlight: number;
   readonly openDirectories: number;
@@ -187,6 +193,7 @@ export class Session {
   #negativeNsec = 0;
   #negativeCached = false;
   #minor = 0;
+  #backing: BackingFiles | null = null;
   #stopped = false;
   #destroyed: Promise<void> | null = null;
   #caller: Caller = { uid: 0, gid: 0, pid: 0 };
@@ -227,6 +234,7 @@ export class Session {
       inodes: this.#inodes.size,
       inodeTableBytes: this.#inodes.bytes,
       inFlight: this.#pending.size,
+      passthrough: this.#backing?.through ?? 0,
       openDirectories: this.#directories.size,
       notifications: this.notifier.stats(),
       kernelMinor: this.#minor,
@@ -636,31 +644,45 @@ export class Session {
   };
 
   /** struct fuse_open_out at word `w`. */
-  #putOpen(w: number, open: OpenResult): void {
+  #putOpen(w: number, ino: number, open: OpenResult): void {
     const out = this.#out32;
     let answer = 0;
-    if (open.directIo === true) answer |= OpenFlag.DIRECT_IO;
-    if (open.keepCache && !this.#stale) answer |= OpenFlag.KEEP_CACHE;
+    let backingId = 0;
+    const mode = this.#backing?.open(ino, open.fh, open.backing);
+    if (mode?.kind === "through") {
+      answer |= OpenFlag.PASSTHROUGH;
+      backingId = mode.id;
+    } else {
+      if (mode?.kind === "direct") {
+        answer |= OpenFlag.DIRECT_IO | OpenFlag.PASSTHROUGH;
+        backingId = mode.id;
+      } else if (open.directIo === true) answer |= OpenFlag.DIRECT_IO;
+      else if (open.keepCache && !this.#stale) answer |= OpenFlag.KEEP_CACHE;
+    }
     if (open.noFlush === true) answer |= OpenFlag.NOFLUSH;
     this.#put64(w, open.fh);
     out[w + 2] = answer;
-    out[w + 3] = 0;
+    out[w + 3] = backingId;
   }
 
   #open(open: OpenResult, ino: number, kill: boolean): void {
-    this.#putOpen(4, open);
-    if (!this.#send(OPEN_OUT)) this.#fs.release(ino, open.fh, 0n, false);
+    this.#putOpen(4, ino, open);
+    if (!this.#send(OPEN_OUT)) {
+      this.#backing?.release(open.fh);
+      this.#fs.release(ino, open.fh, 0n, false);
+    }
     if (kill) this.#killsSuidgid(ino);
   }
 
   #create = (created: { stat: Stat; open: OpenResult }): void => {
     this.#putEntry(4, created.stat);
-    this.#putOpen(4 + ENTRY_OUT / 4, created.open);
+    this.#putOpen(4 + ENTRY_OUT / 4, created.stat.ino, created.open);
     if (this.#send(ENTRY_OUT + OPEN_OUT)) this.#inodes.add(created.stat.ino);
     else this.#undoCreate(created);
   };
 
   #undoCreate = (created: { stat: Stat; open: OpenResult }): void => {
+    this.#backing?.release(created.open.fh);
     this.#fs.release(created.stat.ino, created.open.fh, 0n, false);
     this.#unheard(created.stat.ino);
   };
@@ -853,6 +875,7 @@ export class Session {
         this.#finish(fs.fsync(ino, this.#u64(10), (this.#u32(12) & FSYNC_FDATASYNC) !== 0));
         return;
       case Opcode.RELEASE:
+        this.#backing?.release(this.#u64(10));
         fs.release(ino, this.#u64(10), this.#big(14), (this.#u32(13) & RELEASE_FLOCK_UNLOCK) !== 0);
         this.#send(0);
         return;
@@ -1277,6 +1300,11 @@ export class Session {
     out[9] = MAX_TRANSFER;
     out[10] = 1;
     out[11] = MAX_TRANSFER / PAGE_SIZE;
+    if (this.#options.passthrough === true && (offered2 & INIT2_PASSTHROUGH) !== 0) {
+      out[12] = INIT2_PASSTHROUGH;
+      out[13] = 1;
+      this.#backing = new BackingFiles(this.#fd);
+    }
     this.#send(INIT_OUT);
     this.notifier.start(this.#minor, (offered2 & INIT2_HAS_EXPIRE_ONLY) !== 0);
     this.#options.onReady();

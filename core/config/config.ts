@@ -112,6 +112,7 @@ export interface Config {
     readonly size: number;
     readonly metadataTtlMs: number;
     readonly prefetch: boolean;
+    readonly passthrough: boolean;
   };
   readonly sync: { readonly intervalMs: number; readonly conflict: ConflictPolicy };
   readonly limits: {
@@ -393,7 +394,13 @@ function build(values: FileValues, file: string | null, env: Environment, say: S
       frequencyWeight: eviction.frequency_weight,
     },
     origins,
-    cache: { dir: cacheDir, size: cache.size, metadataTtlMs: cache.metadata_ttl, prefetch: cache.prefetch },
+    cache: {
+      dir: cacheDir,
+      size: cache.size,
+      metadataTtlMs: cache.metadata_ttl,
+      prefetch: cache.prefetch,
+      passthrough: cache.passthrough,
+    },
     sync: { intervalMs: values.sync.interval, conflict: values.sync.conflict },
     limits: {
       maxTotalSize: limits.max_total_size ?? null,

@@ -223,6 +223,11 @@ export const SECTIONS = {
         "How long names and attributes are trusted while the server can't push changes.",
       ),
       prefetch: key(v.optional(flag, true), "true", "Read ahead where files are read in order."),
+      passthrough: key(
+        v.optional(flag, true),
+        "true",
+        "On a mount with --read-only, as root on Linux 6.9 or newer, the kernel reads large files that are whole in the cache by itself, at the disk's own speed.",
+      ),
     },
   },
   sync: {

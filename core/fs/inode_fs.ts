@@ -36,6 +36,11 @@ export interface OpenResult {
   keepCache: boolean;
   /** Reads and writes bypass the page cache. */
   directIo?: boolean;
+  /**
+   * A plain file with all of the node's bytes: the kernel may read it by itself. Only on mounts that are never written:
+   * who has the node open goes on reading these bytes, whatever others make of it.
+   */
+  backing?: { readonly fd: number; readonly key: string };
   /** Nothing depends on hearing of each close: `flush` is not called. For descriptors that only read. */
   noFlush?: boolean;
 }

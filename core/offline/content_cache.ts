@@ -76,6 +76,8 @@ export interface ContentCacheOptions {
   readonly folder: string;
   /** Bytes the cache may take. What programs have open may go beyond for a while. */
   readonly maxBytes: number;
+  /** Fetch what a reader will probably want next. */
+  readonly prefetch: boolean;
   readonly clock: Clock;
   readonly link: () => ServerLink;
   readonly log?: (message: string) => void;
@@ -428,6 +430,7 @@ export class ContentCache {
   }
 
   #fetchAhead(big: Big, { ahead }: ReadPlan): void {
+    if (!this.#options.prefetch) return;
     for (const { start, end } of ahead) {
       for (let at = start; at < end; at += WINDOW) {
         const stop = Math.min(end, at + WINDOW);
@@ -510,6 +513,12 @@ export class ContentCache {
     } finally {
       big.opens--;
     }
+  }
+
+  /** The plain file that holds a whole large content, open while the content is retained; null when it is not one. */
+  plainFile(hash: string, size: number): number | null {
+    if (size <= SMALL_CONTENT || !this.isComplete(hash, size)) return null;
+    return this.#big.get(hash)?.fd ?? null;
   }
 
   /** Is every byte of the content here? */

@@ -61,6 +61,10 @@ export interface MountFsOptions {
   readonly host: string;
   readonly policy: WritePolicy;
   readonly readOnly: boolean;
+  /** The kernel reads whole large contents from the cache's files by itself (see config cache.passthrough). */
+  readonly passthrough?: boolean;
+  /** Fetch what a reader will probably want next (default true). */
+  readonly prefetch?: boolean;
   readonly log: (message: string) => void;
 }
 
@@ -219,6 +223,7 @@ export class MountFs implements InodeFs {
     const cache = await ContentCache.open({
       folder: `${o.folder}/content`,
       maxBytes: o.cacheBytes,
+      prefetch: o.prefetch ?? true,
       clock: o.clock,
       link: () => o.link,
       log: o.log,
@@ -1171,7 +1176,7 @@ export class MountFs implements InodeFs {
     open.opens++;
     open.plain = node.xattrs === 0;
     this.#retain(open, node);
-    if (open.retained !== null && this.#mode === "online") {
+    if (open.retained !== null && this.#mode === "online" && this.#o.prefetch !== false) {
       const { hash, size } = open.retained;
       if (this.#sequence.expects(node.ino) || !this.#cache.isComplete(hash, size)) this.#sequence.opened(node.ino);
     }
@@ -1224,7 +1229,11 @@ export class MountFs implements InodeFs {
     return this.#reader(ino, flags, result);
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
-    if ((flags & 3) === 0 && this.#locks.indifferent(ino)) result.noFlush = true;
+    if ((flags & 3) !== 0) return result;
+    if (this.#locks.indifferent(ino)) result.noFlush = true;
+    const retained = this.#o.passthrough === true ? this.#open.get(ino)?.retained ?? null : null;
+    const fd = retained === null ? null : this.#cache.plainFile(retained.hash, retained.size);
+    if (retained !== null && fd !== null) result.backing = { fd, key: retained.hash };
     return result;
   }
   async create(

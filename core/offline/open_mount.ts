@@ -17,6 +17,8 @@ export interface OpenMountOptions {
   readonly cacheBytes: number;
   readonly policy: WritePolicy;
   readonly readOnly: boolean;
+  readonly passthrough: boolean;
+  readonly prefetch: boolean;
   /** Begin without the server, with what is here. */
   readonly offline: boolean;
   readonly host: string;
@@ -75,6 +77,8 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       host: o.host,
       policy: o.policy,
       readOnly: o.readOnly,
+      passthrough: o.passthrough,
+      prefetch: o.prefetch,
       log: o.log,
     });
     fs = opened;

@@ -276,3 +276,41 @@ test("two mounts of one server show each other what they did", async (t) => {
     );
   });
 });
+
+/** $1 = the file on a read-only mount, $2 = a program that changes it elsewhere: what an open file keeps, and a new one shows. */
+const READ_WHILE_REPLACED = `
+import hashlib, mmap, os, subprocess, sys
+path, change = sys.argv[1], sys.argv[2]
+digest = lambda f: hashlib.sha256(f.read()).hexdigest()
+with open(path, "rb") as f: first = digest(f)
+with open(path, "rb") as kept, open(path, "rb") as mapped:
+    pages = mmap.mmap(mapped.fileno(), 0, prot=mmap.PROT_READ)
+    kept.read(100)
+    subprocess.run(["bash", "-c", change], check=True)
+    for _ in range(200):
+        with open(path, "rb") as f: second = digest(f)
+        if second != first: break
+    kept.seek(0)
+    print(first, digest(kept), second, hashlib.sha256(pages).hexdigest())
+with open(path, "rb") as f: print(digest(f))
+`;
+
+test("a read-only mount lets the kernel read whole files by itself, and shows new ones when they are opened", async () => {
+  await using house = new MountHouse(60_000);
+  await house.serve();
+  const writer = await house.mount("writer");
+  await sh(`head -c 5000000 /dev/urandom > "$1/f"; head -c 4000000 /dev/urandom > "$2/new"`, writer, house.folder);
+  assert.ok(await house.drain("writer"));
+  const before = (await sh(`sha256sum "$1/f"`, writer)).split(" ")[0];
+  const after = (await sh(`sha256sum "$1/new"`, house.folder)).split(" ")[0];
+  const reader = await house.mount("reader", { args: ["--read-only"] });
+  assert.equal((await sh(`sha256sum "$1/f"`, reader)).split(" ")[0], before);
+  const said = await python(
+    READ_WHILE_REPLACED,
+    `${reader}/f`,
+    `cat '${house.folder}/new' > '${writer}/f'`,
+  );
+  const [first, kept, second, mapped, last] = said.split(/\s+/);
+  assert.deepEqual([first, kept, second, mapped, last], [before, before, after, before, after]);
+  await sh(`! echo x > "$1/f"`, reader);
+});
