@@ -139,6 +139,7 @@ Deno.test("the example of the contract means what it says", () => {
     size: 10 * GIB,
     metadataTtlMs: 5000,
     prefetch: true,
+    passthrough: true,
   });
   assert.deepEqual(config.sync, { intervalMs: 300_000, conflict: "keep-both" });
   assert.equal(config.limits.maxTotalSize, 2 * 1024 ** 4);
