@@ -158,6 +158,8 @@ export class Delivery {
   #lastSent = 0;
   /** What was sent made of each file: what a later removal of it expects. Kept while anything waits. */
   readonly #made = new Map<number, string | null>();
+  /** All contents of a file that are ours or that ours were made from: after a restart the server may have any of them. */
+  readonly #own = new Map<number, Set<string | null>>();
   #blocked: Blocked | null = null;
   /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
   readonly #carried = new CarriedChunks();
@@ -391,7 +393,10 @@ export class Delivery {
       out.superseded = newest.get(out.stack) !== out;
       this.#finish(out);
     }
-    if (this.#queue.length === 0) this.#made.clear();
+    if (this.#queue.length === 0) {
+      this.#made.clear();
+      this.#own.clear();
+    }
   }
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
@@ -592,7 +597,8 @@ export class Delivery {
     const chunks: { hash: Uint8Array; bytes: Uint8Array }[] = [];
     const manifests: Uint8Array[] = [];
     for (const out of group) {
-      const { prepared, data } = out;
+      const { prepared, data, stack } = out;
+      if (data !== null && stack !== null && !stack.unresolved) this.#isOwn(data.ino, stack.base);
       for (const op of out.ops) ops.push(this.#expecting(op));
       if (prepared !== null && data !== null && out.mergedInto === null) {
         chunks.push(...prepared.chunks);
@@ -608,6 +614,7 @@ export class Delivery {
           time: data.time,
         });
         this.#made.set(data.ino, prepared.content);
+        this.#isOwn(data.ino, prepared.content);
       }
       if (prepared !== null && data !== null) {
         if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
@@ -633,6 +640,17 @@ export class Delivery {
         if (generation === this.#generation) this.#refused(group, toFsError(error));
       },
     ).catch((error) => this.#hooks.log(`delivery: request ${last.request}: ${toFsError(error).message}`));
+  }
+  #isOwn(ino: number, content: string | null): void {
+    const known = this.#own.get(ino);
+    if (known === undefined) this.#own.set(ino, new Set([content]));
+    else known.add(content);
+  }
+  /** Is this a content of the file that we made ourselves, or made ours from? Then it is what the next change is to expect. */
+  takeForOwn(ino: number, content: string | null): boolean {
+    if (this.#own.get(ino)?.has(content) !== true) return false;
+    this.#made.set(ino, content);
+    return true;
   }
   /** A removal expects what we made of the file ourselves just before. */
   #expecting(op: Op): Op {

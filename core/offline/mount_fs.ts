@@ -212,6 +212,7 @@ export class MountFs implements InodeFs {
       lastName: (ino) => this.#lastNames.get(ino) ?? null,
       notifier: () => this.#notifier,
       forgetStack: (ino) => this.#forgetStack(ino),
+      isOwn: (ino, content) => this.#delivery.takeForOwn(ino, content),
       uncertain: (out) => this.#missed(out.touched),
       moved: (ino) => {
         // Not in the middle of a settlement.
@@ -931,7 +932,8 @@ export class MountFs implements InodeFs {
     if (node === null) throw new FsError("not_found", "no such file", { path: name });
     await this.#stat(parent);
     const xattrs = this.#xattrsOf(node);
-    const seen = this.#seen(node);
+    await this.#sure(node.ino);
+    const seen = this.#seen(this.#replica.stat(node.ino) ?? node);
     const expected = seen === undefined ? {} : { baseContent: seen };
     this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time: this.#time() }]);
     this.#orphan(node);
@@ -943,6 +945,12 @@ export class MountFs implements InodeFs {
   #keepRemoved(node: Stat): void {
     if (this.#open.has(node.ino) || (node.nlink > 1 && !isDir(node))) return;
     this.#removed.set(node.ino, { ...node, nlink: 0 });
+  }
+  /** Right after a start or a new connection a file's content may have to be asked for again. */
+  async #sure(ino: number): Promise<void> {
+    if (!this.#missedNodes.has(ino) || this.#modes.mode !== "online" || this.#stacks.has(ino)) return;
+    const stat = await this.#o.link.call("stat", { ino }).catch(() => null);
+    if (stat !== null && !this.#stacks.has(ino)) this.#nodeNow(ino, stat);
   }
   /** The content of a file as it was seen here, null for none, as the server has it: undefined when that is not known. */
   #seen(node: Stat): string | null | undefined {
@@ -995,10 +1003,11 @@ export class MountFs implements InodeFs {
       throw new FsError("already_exists", "the name is taken", { path: newName });
     }
     if (there !== null && isDir(there)) await this.#complete(there.ino);
+    if (there !== null) await this.#sure(there.ino);
     const xattrs = there === null ? null : this.#xattrsOf(there);
     const time = this.#time();
     const replaces = (flags & RENAME_EXCHANGE) === 0;
-    const seen = there === null ? undefined : this.#seen(there);
+    const seen = there === null ? undefined : this.#seen(this.#replica.stat(there.ino) ?? there);
     const over = { overIno: there?.ino ?? 0, ...(seen === undefined ? {} : { overContent: seen }) };
     const plain = flags & ~RENAME_WHITEOUT;
     const ops: Op[] = [
