@@ -38,6 +38,8 @@ export interface ConflictScene {
   lastName(ino: number): Place | null;
   notifier(): KernelNotifier | null;
   forgetStack(ino: number): void;
+  /** The node has a name again. */
+  cameBack(ino: number): void;
   /**
    * Is it a content of the file that we made ourselves, or made ours from? A client that was killed does not know which of
    * its own the server has: bytes of what was removed soon after need not have travelled.
@@ -289,6 +291,7 @@ export class Conflicts {
   #name(out: Outgoing, place: Place, ino: number): void {
     this.#s.replica.touch();
     this.#s.replica.tree.putEntry(place.parent, place.name, ino);
+    this.#s.cameBack(ino);
     this.#regard(out, [{ ...place, ino }], [place.parent]);
     this.#tell(place);
   }
@@ -347,29 +350,30 @@ export class Conflicts {
     }
   }
   /** Ours has another name: also what we did later under the old one, to it or to what we put in its place. */
+  /** Ours has another name: also what we did later under the old one, to it or to what we put in its place. */
   #moveOurs(out: Outgoing, ino: number, from: Place, to: Place, round: Round): void {
     const { replica } = this.#s;
-    const inos = new Set([ino]);
-    let away = false;
     const isFrom = (parent: number, name: string) => parent === from.parent && name === from.name;
+    // What has the old name after each later change; 0: nothing of this any more.
+    let there = ino;
     this.#rewriteLater(out, round, (op) => {
-      let next = op;
-      if (op.t === "rename" && op.overIno !== undefined && inos.has(op.overIno) && isFrom(op.newParent, op.newName)) {
-        inos.add(op.ino);
-        away ||= op.overIno === ino;
-        next = { ...op, newParent: to.parent, newName: to.name };
+      if (there === 0 || (op.t !== "unlink" && op.t !== "rmdir" && op.t !== "rename")) return op;
+      const comes = op.t === "rename" && isFrom(op.newParent, op.newName);
+      if (op.ino === there && isFrom(op.parent, op.name)) {
+        if (comes) return { ...op, parent: to.parent, name: to.name, newParent: to.parent, newName: to.name };
+        there = 0;
+        return { ...op, parent: to.parent, name: to.name };
       }
-      if (next.t !== "unlink" && next.t !== "rmdir" && next.t !== "rename") return next;
-      if (!inos.has(next.ino) || !isFrom(next.parent, next.name)) return next;
-      away ||= next.ino === ino;
-      return { ...next, parent: to.parent, name: to.name };
+      if (!comes || op.overIno !== there) return op;
+      there = op.ino;
+      return { ...op, newParent: to.parent, newName: to.name };
     });
-    const named = replica.tree.entry(from.parent, from.name);
     replica.touch();
-    if (inos.has(named)) {
-      replica.tree.dropEntry(from.parent, from.name);
-      replica.tree.putEntry(to.parent, to.name, named);
-    } else if (!away) replica.tree.putEntry(to.parent, to.name, ino);
+    if (there !== 0) {
+      if (replica.tree.entry(from.parent, from.name) === there) replica.tree.dropEntry(from.parent, from.name);
+      replica.tree.putEntry(to.parent, to.name, there);
+      this.#s.cameBack(there);
+    }
     this.#regard(out, [{ ...from, ino: 0 }, { ...to, ino }], [to.parent]);
     this.#tell(from);
     this.#tell(to);

@@ -213,6 +213,7 @@ export class MountFs implements InodeFs {
       notifier: () => this.#notifier,
       forgetStack: (ino) => this.#forgetStack(ino),
       isOwn: (ino, content) => this.#delivery.takeForOwn(ino, content),
+      cameBack: (ino) => this.#cameBack(ino),
       uncertain: (out) => this.#missed(out.touched),
       moved: (ino) => {
         // Not in the middle of a settlement.
@@ -505,9 +506,20 @@ export class MountFs implements InodeFs {
       this.#keepLastName(named, { parent, name });
     }
     if (stat === null) this.#replica.unlearnEntry(parent, name);
-    else this.#replica.learnEntry(parent, { name, stat });
+    else this.#learnEntry(parent, { name, stat });
     this.#notifier?.invalidateEntry(parent, name);
     this.#notifier?.invalidateInode(parent, true);
+  }
+  #learnEntry(parent: number, entry: DirEntry): void {
+    this.#replica.learnEntry(parent, entry);
+    this.#cameBack(entry.stat.ino);
+  }
+  /** What was removed here has a name again: somebody had changed it, or put something into it. */
+  #cameBack(ino: number): void {
+    if (this.#replica.tree.anyName(ino) === null) return;
+    this.#removed.delete(ino);
+    const open = this.#open.get(ino);
+    if (open !== undefined && open.orphan !== null) open.orphan = null;
   }
   #nodeChanged({ seq, ino, stat }: PushedChange): void {
     if (!this.#isOlder(ino, seq)) return this.#nodeNow(ino, stat);
@@ -760,7 +772,7 @@ export class MountFs implements InodeFs {
       this.#replica.unlearnEntry(parent, name);
       return null;
     }
-    this.#replica.learnEntry(parent, { name, stat });
+    this.#learnEntry(parent, { name, stat });
     return this.#replica.tree.lookup(parent, name);
   }
   /** The folder's whole listing is here afterwards. */
@@ -788,7 +800,7 @@ export class MountFs implements InodeFs {
           if (since.nodes.has(entry.stat.ino)) this.#missedNodes.add(entry.stat.ino);
           if (since.entries.has(`${dir}/${entry.name}`)) {
             this.#missedEntries.set(`${dir}/${entry.name}`, { parent: dir, name: entry.name });
-          } else this.#replica.learnEntry(dir, entry);
+          } else this.#learnEntry(dir, entry);
         }
         const last = page.at(-1);
         if (last === undefined || page.length < DIR_PAGE) break;
