@@ -399,7 +399,10 @@ export class Tree {
     }
     if ((op.flags & RENAME_EXCHANGE) !== 0) return this.#exchange(op, from, to, node, there);
     if (there !== null && there.ino === node.ino) {
-      if (op.overIno === undefined || op.overIno === node.ino) return { ino: node.ino, version: node.version };
+      const itself = op.parent === op.newParent && op.name === op.newName;
+      if (itself || isDir(node) || node.nlink < 2 || op.overIno === undefined || op.overIno === node.ino) {
+        return { ino: node.ino, version: node.version };
+      }
       // Somebody linked it there meanwhile: the sender meant it to have this name only.
       this.dropEntry(op.parent, op.name);
       this.#events.entry(op.parent, op.name, 0);

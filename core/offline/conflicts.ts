@@ -797,12 +797,13 @@ function inFolder(op: Op, from: number, to: number): Op {
       if (op.parent !== from && op.ino !== from) return op;
       return { ...op, parent: op.parent === from ? to : op.parent, ino: op.ino === from ? to : op.ino };
     case "rename":
-      if (op.parent !== from && op.newParent !== from && op.ino !== from) return op;
+      if (op.parent !== from && op.newParent !== from && op.ino !== from && op.overIno !== from) return op;
       return {
         ...op,
         parent: op.parent === from ? to : op.parent,
         newParent: op.newParent === from ? to : op.newParent,
         ino: op.ino === from ? to : op.ino,
+        ...(op.overIno === undefined ? {} : { overIno: op.overIno === from ? to : op.overIno }),
       };
     default:
       return op.ino === from ? { ...op, ino: to } : op;
