@@ -582,10 +582,10 @@ export class MountFs implements InodeFs {
     for (const [key, { parent, name }] of this.#missedEntries) {
       if (this.#replica.isPendingEntry(parent, name)) continue;
       this.#missedEntries.delete(key);
-      const asked = this.#o.link.call("lookup", { parent, name }).then((stat) => {
+      const asked = this.#ask(() => this.#o.link.call("lookup", { parent, name })).then(({ answer, since }) => {
         if (this.#replica.isPendingEntry(parent, name)) this.#missedEntries.set(key, { parent, name });
-        else if (stat !== null) this.#entryNow(parent, name, stat);
-        else this.#entryNow(parent, name, null);
+        // What was heard since the question is newer than the answer.
+        else if (!since.entries.has(key)) this.#entryNow(parent, name, answer);
       });
       void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
     }
@@ -594,7 +594,9 @@ export class MountFs implements InodeFs {
       if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) continue;
       this.#missedNodes.delete(ino);
       void ask(
-        this.#o.link.call("stat", { ino }).then((stat) => this.#nodeNow(ino, stat)),
+        this.#ask(() => this.#o.link.call("stat", { ino })).then(({ answer, since }) => {
+          if (!since.nodes.has(ino)) this.#nodeNow(ino, answer);
+        }),
         () => this.#missedNodes.add(ino),
       );
     }
