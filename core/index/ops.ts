@@ -32,6 +32,8 @@ export type Op =
     readonly ino: number;
     /** The content the sender has seen, null for none: when its last name goes, another one is a conflict. Left out: whatever it is. */
     readonly baseContent?: string | null;
+    /** The sender believes that the file has other names: when it has not, it is a conflict. */
+    readonly others?: boolean;
     readonly time: Time;
   }
   | { readonly t: "rmdir"; readonly parent: number; readonly name: string; readonly ino: number; readonly time: Time }
@@ -48,6 +50,7 @@ export type Op =
     readonly overIno?: number;
     /** The content of that file the sender has seen, as for unlink. */
     readonly overContent?: string | null;
+    readonly overOthers?: boolean;
     readonly time: Time;
   }
   | {
@@ -117,11 +120,11 @@ export const LINK_MAX = 65000;
 /** The operation without what it expects to find: for a replica, whose owner has looked already. */
 export function withoutExpectation(op: Op): Op {
   if (op.t === "unlink") {
-    const { baseContent: _, ...rest } = op;
+    const { baseContent: _, others: __, ...rest } = op;
     return rest;
   }
   if (op.t !== "rename") return op;
-  const { overIno: _, overContent: __, ...rest } = op;
+  const { overIno: _, overContent: __, overOthers: ___, ...rest } = op;
   return rest;
 }
 /** The operation when the sender's own delivery made the file `ino` have this content: that is what is to be found there. */

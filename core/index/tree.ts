@@ -345,7 +345,7 @@ export class Tree {
     const dir = this.#dir(op.parent, "unlink");
     const node = this.#target(op.parent, op.name, op.ino, "unlink");
     if (isDir(node)) throw new FsError("is_a_directory", "a directory is removed with rmdir", { operation: "unlink" });
-    mustBeSeen(node, op.baseContent, op.name, "unlink");
+    mustBeSeen(node, op.baseContent, op.others, op.name, "unlink");
     this.dropEntry(op.parent, op.name);
     this.#events.entry(op.parent, op.name, 0);
     const version = this.#dropName(node, op.time);
@@ -426,7 +426,7 @@ export class Tree {
           path: op.newName,
         });
       }
-      mustBeSeen(there, op.overContent, op.newName, "rename");
+      mustBeSeen(there, op.overContent, op.overOthers, op.newName, "rename");
       this.#dropName(there, op.time);
     }
     this.dropEntry(op.parent, op.name);
@@ -552,9 +552,19 @@ export class Tree {
   }
 }
 
-/** Throws conflict when the file's last name would go with a content the sender has not seen. */
-function mustBeSeen(node: Stat, content: string | null | undefined, name: string, operation: string): void {
-  if (content === undefined || node.nlink > 1 || (node.mode & S_IFMT) !== S_IFREG || node.content === content) return;
+/** Throws conflict when the file's last name would go and the sender thought of other names, or of another content. */
+function mustBeSeen(
+  node: Stat,
+  content: string | null | undefined,
+  others: boolean | undefined,
+  name: string,
+  operation: string,
+): void {
+  if (node.nlink > 1 || isDir(node)) return;
+  if (others === true) {
+    throw new FsError("conflict", `${JSON.stringify(name)} is the file's last name by now`, { operation, path: name });
+  }
+  if (content === undefined || (node.mode & S_IFMT) !== S_IFREG || node.content === content) return;
   throw new FsError("conflict", `${JSON.stringify(name)} was changed by somebody else meanwhile`, {
     operation,
     path: name,

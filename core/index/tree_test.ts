@@ -250,6 +250,10 @@ Deno.test("a removal or a rename over a file says what it expects there: anythin
   for (const op of [rename(0), rename(4711, null), rename(f, other)]) {
     await assert.rejects(apply(index, op), (e) => hasCode(e, "conflict"));
   }
+  await assert.rejects(
+    apply(index, { t: "unlink", parent: ROOT_INO, name: "f", ino: f, others: true, time: TIME }),
+    (e) => hasCode(e, "conflict"),
+  );
   // Another name of the file keeps its content.
   await apply(index, { t: "link", ino: f, parent: ROOT_INO, name: "f2", time: TIME }, unlink);
   await apply(index, {

@@ -547,7 +547,7 @@ export class Conflicts {
   /** We removed what somebody else has changed: the changed version lives on. */
   async #removeChanged(out: Outgoing, op: Op & { t: "unlink" }, round: Round): Promise<Step> {
     const theirs = await this.#lookup(op.parent, op.name);
-    if (theirs !== null && theirs.ino === op.ino && this.#s.isOwn(op.ino, theirs.content)) {
+    if (theirs !== null && theirs.ino === op.ino && !op.others && this.#s.isOwn(op.ino, theirs.content)) {
       return () => [{ ...op, baseContent: theirs.content }];
     }
     if (theirs === null || theirs.ino !== op.ino || !this.#oursWins(null, theirs, op.time)) {
@@ -592,7 +592,7 @@ export class Conflicts {
     }
     const target = { parent: op.newParent, name: op.newName };
     if (this.#leaves(out, target, theirs.ino)) return () => [op];
-    if (theirs.ino === op.overIno && this.#s.isOwn(theirs.ino, theirs.content)) {
+    if (theirs.ino === op.overIno && !op.overOthers && this.#s.isOwn(theirs.ino, theirs.content)) {
       return () => [{ ...op, overContent: theirs.content }];
     }
     const files = !isDir(source.mode) && !isDir(theirs.mode);
@@ -602,7 +602,7 @@ export class Conflicts {
         this.#make(out, before);
         this.#putAside(out, theirs, place);
         this.#note("replace-edit", target, "ours", op.ino, place, theirs.ino);
-        const { overContent: _, ...rest } = op;
+        const { overContent: _, overOthers: __, ...rest } = op;
         return [...before, this.#moveOp(target, theirs.ino, place), { ...rest, overIno: 0 }];
       };
     }
@@ -614,7 +614,7 @@ export class Conflicts {
       this.#moveOurs(out, op.ino, target, place, round);
       this.#theirs(out, target, theirs);
       this.#note("replace-edit", target, "theirs", theirs.ino, place, op.ino);
-      const { overContent: _, ...rest } = op;
+      const { overContent: _, overOthers: __, ...rest } = op;
       return [...before, { ...rest, newParent: place.parent, newName: place.name, overIno: 0 }];
     };
   }

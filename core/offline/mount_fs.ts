@@ -947,8 +947,9 @@ export class MountFs implements InodeFs {
     await this.#stat(parent);
     const xattrs = this.#xattrsOf(node);
     await this.#sure(node.ino);
-    const seen = this.#seen(this.#replica.stat(node.ino) ?? node);
-    const expected = seen === undefined ? {} : { baseContent: seen };
+    const now = this.#replica.stat(node.ino) ?? node;
+    const seen = this.#seen(now);
+    const expected = now.nlink > 1 ? { others: true } : seen === undefined ? {} : { baseContent: seen };
     this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time: this.#time() }]);
     this.#orphan(node);
     if (xattrs !== null) this.#keepXattrs(node.ino, xattrs);
@@ -1021,8 +1022,13 @@ export class MountFs implements InodeFs {
     const xattrs = there === null ? null : this.#xattrsOf(there);
     const time = this.#time();
     const replaces = (flags & RENAME_EXCHANGE) === 0;
-    const seen = there === null ? undefined : this.#seen(this.#replica.stat(there.ino) ?? there);
-    const over = { overIno: there?.ino ?? 0, ...(seen === undefined ? {} : { overContent: seen }) };
+    const now = there === null ? null : this.#replica.stat(there.ino) ?? there;
+    const seen = now === null ? undefined : this.#seen(now);
+    const others = now !== null && now.nlink > 1 && !isDir(now);
+    const over = {
+      overIno: there?.ino ?? 0,
+      ...(others ? { overOthers: true } : seen === undefined ? {} : { overContent: seen }),
+    };
     const plain = flags & ~RENAME_WHITEOUT;
     const ops: Op[] = [
       { t: "rename", parent, name, newParent, newName, flags: plain, ino: node.ino, ...(replaces ? over : {}), time },

@@ -129,6 +129,7 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     name: wireName,
     ino,
     baseContent: optional(nullable(hexHash)),
+    others: optional(boolean),
     time,
   }),
   rmdir: record<OpOf<"rmdir">>({ t: tag("rmdir"), parent: ino, name: wireName, ino, time }),
@@ -142,6 +143,7 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     ino,
     overIno: optional(ino),
     overContent: optional(nullable(hexHash)),
+    overOthers: optional(boolean),
     time,
   }),
   attr: record<OpOf<"attr">>({
