@@ -492,14 +492,7 @@ export class Conflicts {
     round.folders.set(mine, ino);
     this.#rewriteLater(out, round, (op) => inFolder(op, mine, ino));
     replica.touch();
-    for (;;) {
-      const page = replica.tree.readDir(mine, null, 1000);
-      if (page.length === 0) break;
-      for (const { name, stat } of page) {
-        replica.tree.dropEntry(mine, name);
-        replica.tree.putEntry(ino, name, stat.ino);
-      }
-    }
+    this.#moveChildren(mine, ino);
     replica.tree.dropEntry(create.parent, create.name);
     replica.tree.dropNode(mine);
     replica.setComplete(mine, false);
@@ -511,6 +504,21 @@ export class Conflicts {
     return null;
   }
 
+  /** What is in the one folder here is in the other. */
+  #moveChildren(from: number, to: number): void {
+    const { replica } = this.#s;
+    replica.touch();
+    for (;;) {
+      const page = replica.tree.readDir(from, null, 1000);
+      if (page.length === 0) return;
+      for (const { name, stat } of page) {
+        replica.tree.dropEntry(from, name);
+        // What both have is settled with its own record.
+        if (replica.tree.entry(to, name) === 0) replica.tree.putEntry(to, name, stat.ino);
+        this.#tell({ parent: to, name });
+      }
+    }
+  }
   /** The folder we put something into was removed. */
   async #parentGone(
     out: Outgoing,
@@ -529,14 +537,10 @@ export class Conflicts {
       // It is another folder now: what else we did in it goes there as well.
       const moved = inFolder(op, dir, folder.ino);
       this.#rewriteLater(out, round, (each) => inFolder(each, dir, folder.ino));
+      this.#moveChildren(dir, folder.ino);
       const [from, to] = [namedIn(op).at(-1), namedIn(moved).at(-1)];
-      if (from !== undefined && to !== undefined) {
-        // What we have moved on or removed since is not there here either.
-        const here = this.#s.replica.tree.entry(from.parent, from.name) === op.ino;
-        this.#unname(out, from, op.ino);
-        if (here) this.#name(out, to, op.ino);
-        else this.#regard(out, [{ ...to, ino: op.ino }]);
-      }
+      if (from !== undefined) this.#regard(out, [{ ...from, ino: 0 }]);
+      if (to !== undefined) this.#regard(out, [to], [to.parent]);
       return [...folder.before, moved];
     };
   }

@@ -332,4 +332,19 @@ for (const cached of [true, false]) {
   });
 }
 
+Deno.test(
+  { name: "two who remove one of two names each do not remove the file", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.b.link.connect();
+      await h.a.fs.link(await h.a.at("f"), 1, "g", caller);
+      await quiet([h.a, h.b]);
+      h.b.link.disconnect();
+      await h.a.fs.unlink(1, "f", caller);
+      await h.b.fs.unlink(1, "g", caller);
+      await heal(h);
+      assert.equal(await h.a.text("g"), "base");
+    }),
+);
+
 Deno.test("close the pool", () => pool.close());

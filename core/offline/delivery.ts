@@ -528,7 +528,8 @@ export class Delivery {
     const last = new Map(group.map((out) => [out.stack, out]));
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-      if (out.data === null || !this.#hooks.wanted(out.data.ino)) continue;
+      // What the server may have already is made all the same, to know it again.
+      if (out.data === null || (!out.alone && !this.#hooks.wanted(out.data.ino))) continue;
       const brings = out.mergedInto ?? last.get(out.stack) ?? out;
       if (brings !== out) {
         this.#unprepare(out);
