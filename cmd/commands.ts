@@ -50,6 +50,18 @@ export const COMMANDS: readonly CommandRow[] = [
   { name: "wal", summary: "what still has to reach a tier", load: async () => (await import("./wal.ts")).command },
   { name: "evict", summary: "one eviction pass", load: async () => (await import("./evict.ts")).command },
   { name: "cache", summary: "what mounts keep of the tree", load: async () => (await import("./cache.ts")).command },
+  { name: "pin", summary: "keep a subtree on this machine", load: async () => (await import("./pin.ts")).command },
+  { name: "unpin", summary: "no longer keep it", load: async () => (await import("./pin.ts")).unpinCommand },
+  {
+    name: "online",
+    summary: "let mounts connect again",
+    load: async () => (await import("./online.ts")).onlineCommand,
+  },
+  {
+    name: "offline",
+    summary: "let mounts work without the network",
+    load: async () => (await import("./online.ts")).offlineCommand,
+  },
   {
     name: "config",
     summary: "write, check or show the configuration",
@@ -70,7 +82,7 @@ export const COMMANDS: readonly CommandRow[] = [
 ];
 
 /** Promised, not there yet; not in the overview. */
-const LATER = ["du", "tree", "pin", "unpin", "origin", "scrub", "snapshot", "undelete"]
+const LATER = ["du", "tree", "origin", "scrub", "snapshot", "undelete"]
   .concat(
     ["collection", "shell", "doctor"],
   );

@@ -36,9 +36,6 @@ const BUSY_MS = 10_000;
 /** Prints one ready line when mounted; stays until unmounted or the context's signal aborts. */
 async function mount(context: Context, folder: string, options: Options): Promise<void> {
   if (options.view !== undefined) throw notBuilt("mount --view");
-  if (options.conflict !== undefined && options.conflict !== "keep-both") {
-    throw notBuilt(`mount --conflict ${options.conflict}`);
-  }
   if (options.background === true) return await startInBackground(context);
   const config = await context.config();
   const dir = resolvePath(folder, currentFolder(), getEnv);
@@ -56,6 +53,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
     cacheDir,
     cacheBytes: options.cacheSize ?? config.cache.size,
     policy: options.writePolicy,
+    conflict: options.conflict ?? config.sync.conflict,
     readOnly: options.readOnly ?? false,
     passthrough,
     prefetch: config.cache.prefetch,
@@ -133,7 +131,7 @@ export const command: CommandModule = {
           .choices(["server-wins", "client-wins", "keep-both", "newer", "manual"] as const),
       )
       .option("--allow-other", "other users of this machine may use the mount")
-      .option("--offline", "begin without the server")
+      .option("--offline", "begin without any network; `anyfs online` connects")
       .option("--allow-non-empty", "mount over a folder that holds something, which is hidden meanwhile")
       .option("--background", "return when mounted")
       .action((dir, options) => start((context) => mount(context, dir, options)));

@@ -7,12 +7,15 @@ import type { RemoteBackend } from "../core/remote/remote_backend.ts";
 import { withRemote } from "./remote.ts";
 import type { CommandModule, Start } from "./module.ts";
 import type { Context } from "./context.ts";
+import { CACHE_DIR, MOUNT, type MountOptions } from "./local_mounts.ts";
+import { dropJournal, flushJournal, listJournal, resolveJournal, retryJournal, showJournal } from "./wal_journal.ts";
 import { InvalidArgumentError } from "commander";
+import { type Command, Option } from "@commander-js/extra-typings";
 import { durationArgument } from "./arguments.ts";
 import { example } from "./example.ts";
 import { notBuilt } from "./not_built.ts";
 
-interface Options {
+interface Options extends MountOptions {
   /** The client's journal instead of the server's log. */
   readonly journal?: true;
 }
@@ -37,10 +40,6 @@ interface Page {
   readonly cursor: number | null;
 }
 
-function serverOnly(options: Options, command: string): void {
-  if (options.journal) throw notBuilt(`${command} --journal`);
-}
-
 async function* pages(tree: RemoteBackend, signal: AbortSignal): AsyncGenerator<Page> {
   let cursor: number | null = 0;
   while (cursor !== null) {
@@ -62,7 +61,7 @@ const COLUMNS = [
 ] as const;
 
 async function list(context: Context, options: Options): Promise<void> {
-  serverOnly(options, "wal ls");
+  if (options.journal) return await listJournal(context, options);
   await withRemote(context, async (tree) => {
     const entries: Entry[] = [];
     for await (const page of pages(tree, context.signal)) entries.push(...page.wal);
@@ -79,7 +78,7 @@ async function list(context: Context, options: Options): Promise<void> {
   });
 }
 async function show(context: Context, id: number, options: Options): Promise<void> {
-  serverOnly(options, "wal show");
+  if (options.journal) return await showJournal(context, id, options);
   await withRemote(context, async (tree) => {
     for await (const page of pages(tree, context.signal)) {
       const entry = page.wal.find((each) => each.id === id);
@@ -98,7 +97,7 @@ async function show(context: Context, id: number, options: Options): Promise<voi
 }
 /** `id` null: all that failed. */
 async function retry(context: Context, id: number | null, options: Options): Promise<void> {
-  serverOnly(options, "wal retry");
+  if (options.journal) return await retryJournal(context, options);
   await withRemote(context, async (tree) => {
     const { retried } = await tree.postJson("/v1/admin/wal/retry", id === null ? {} : { id }, {
       signal: context.signal,
@@ -110,7 +109,7 @@ async function retry(context: Context, id: number | null, options: Options): Pro
 const FLUSH_STEP_MS = 5_000;
 /** Waits until it is empty; `timeout` in milliseconds. */
 async function flush(context: Context, options: Options & { readonly timeout?: number }): Promise<void> {
-  serverOnly(options, "wal flush");
+  if (options.journal) return await flushJournal(context, options, options.timeout);
   const { signal } = context;
   await withRemote(context, async (tree) => {
     const end = systemClock.monotonic() + (options.timeout ?? Infinity);
@@ -146,8 +145,9 @@ async function flush(context: Context, options: Options & { readonly timeout?: n
     }
   });
 }
-function drop(_context: Context, _id: number, _options: Options & { readonly yes?: true }): Promise<void> {
-  return Promise.reject(notBuilt("wal drop"));
+async function drop(context: Context, id: number, options: Options & { readonly yes?: true }): Promise<void> {
+  if (options.journal) return await dropJournal(context, id, options.yes ?? false, options);
+  throw notBuilt("wal drop of the server's log");
 }
 
 function entryId(text: string): number {
@@ -155,33 +155,50 @@ function entryId(text: string): number {
   return Number(text);
 }
 
-const JOURNAL = ["--journal", "the client's journal instead of the server's log"] as const;
+/** The options every one of these commands has. */
+function journal<C extends Command>(command: C): C {
+  command.option("--journal", "the client's journal instead of the server's log").option(...CACHE_DIR).option(...MOUNT);
+  return command;
+}
+/** What commander says itself where a command has no action of its own. */
+type Unknown = { unknownCommand(): never };
 
 export const command: CommandModule = {
   configure(command, start: Start) {
-    const ls = command.command("ls").description("list what waits").option(...JOURNAL)
-      .action((options) => start((context) => list(context, options)));
+    journal(command).allowExcessArguments()
+      .action(() => {
+        if (command.args.length > 0) (command as unknown as Unknown).unknownCommand();
+        return start((context) => list(context, command.opts()));
+      });
+    const sub = (name: string, description: string) => journal(command.command(name).description(description));
+    /** A flag before the name of the subcommand counts as well. */
+    const all = <O extends object>(options: O): O & Options => ({ ...command.opts(), ...options });
+    const ls = sub("ls", "list what waits").action((options) => start((context) => list(context, all(options))));
     example(ls, "anyfs wal ls", "Number, tier, bytes, attempts and last error of every entry.");
-    const showOne = command.command("show").description("everything about one entry").argument(
-      "<id>",
-      "its number",
-      entryId,
-    )
-      .option(...JOURNAL)
-      .action((id, options) => start((context) => show(context, id, options)));
+    const showOne = sub("show", "everything about one entry").argument("<id>", "its number", entryId)
+      .action((id, options) => start((context) => show(context, id, all(options))));
     example(showOne, "anyfs wal show 17", "One entry with its last error.");
-    const again = command.command("retry").description("try again now").argument("[id]", "only this entry", entryId)
-      .option(...JOURNAL)
-      .action((id, options) => start((context) => retry(context, id ?? null, options)));
+    const again = sub("retry", "try again now").argument("[id]", "only this entry", entryId)
+      .action((id, options) => start((context) => retry(context, id ?? null, all(options))));
     example(again, "anyfs wal retry", "Tries everything again that waits after a failure.");
-    const wait = command.command("flush").description("upload now and wait until nothing is left")
-      .option("--timeout <time>", "give up after this time", durationArgument).option(...JOURNAL)
-      .action((options) => start((context) => flush(context, options)));
+    const wait = sub("flush", "upload now and wait until nothing is left")
+      .option("--timeout <time>", "give up after this time", durationArgument)
+      .action((options) => start((context) => flush(context, all(options))));
     example(wait, "anyfs wal flush --timeout 10m", "Before a shutdown: everything is on the cold tier afterwards.");
-    const forget = command.command("drop").description("give up one entry").argument("<id>", "its number", entryId)
-      .option("--yes", "really").option(...JOURNAL)
-      .action((id, options) => start((context) => drop(context, id, options)));
-    example(forget, "anyfs wal drop 17 --yes", "Gives up one entry for good.");
-    example(command, "anyfs wal ls", "What still has to reach a tier.");
+    const forget = sub("drop", "give up one entry").argument("<id>", "its number", entryId)
+      .option("--yes", "really")
+      .action((id, options) => start((context) => drop(context, id, all(options))));
+    example(forget, "anyfs wal drop 17 --journal --yes", "Gives up one undelivered change for good.");
+    const settle = sub("resolve", "settle a conflict of a mount").argument("[id]", "its number", entryId)
+      .addOption(
+        new Option("--keep <version>", "what has the name afterwards").choices(["ours", "theirs", "both"] as const),
+      )
+      .addOption(
+        new Option("--epoch <side>", "after the server was restored from a backup: whose tree holds")
+          .choices(["keep-mine", "keep-server"] as const),
+      )
+      .action((id, options) => start((context) => resolveJournal(context, id, all(options))));
+    example(settle, "anyfs wal resolve 3 --journal --keep ours", "The version that was put aside takes the name.");
+    example(command, "anyfs wal ls", "What still has to reach a tier; with --journal what a mount has not delivered.");
   },
 };

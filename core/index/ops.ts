@@ -25,7 +25,17 @@ export type Op =
   }
   | { readonly t: "link"; readonly ino: number; readonly parent: number; readonly name: string; readonly time: Time }
   /** `ino`, when not 0, is what the sender believes the entry names: something else there is a conflict. */
-  | { readonly t: "unlink"; readonly parent: number; readonly name: string; readonly ino: number; readonly time: Time }
+  | {
+    readonly t: "unlink";
+    readonly parent: number;
+    readonly name: string;
+    readonly ino: number;
+    /** The content the sender has seen, null for none: when its last name goes, another one is a conflict. Left out: whatever it is. */
+    readonly baseContent?: string | null;
+    /** The sender believes that the file has other names: when it has not, it is a conflict. */
+    readonly others?: boolean;
+    readonly time: Time;
+  }
   | { readonly t: "rmdir"; readonly parent: number; readonly name: string; readonly ino: number; readonly time: Time }
   | {
     readonly t: "rename";
@@ -36,6 +46,11 @@ export type Op =
     /** RENAME_NOREPLACE 1, RENAME_EXCHANGE 2. */
     readonly flags: number;
     readonly ino: number;
+    /** What the sender believes the new name names, and so replaces; 0: nothing. Another node there is a conflict. Left out: whatever it is. */
+    readonly overIno?: number;
+    /** The content of that file the sender has seen, as for unlink. */
+    readonly overContent?: string | null;
+    readonly overOthers?: boolean;
     readonly time: Time;
   }
   | {
@@ -101,3 +116,26 @@ export const ROOT_INO = 1;
 export const INO_STRIDE = 2 ** 32;
 /** The most names one file may have (ext4's limit). */
 export const LINK_MAX = 65000;
+
+/** The operation without what it expects to find: for a replica, whose owner has looked already. */
+export function withoutExpectation(op: Op): Op {
+  if (op.t === "unlink") {
+    const { baseContent: _, others: __, ...rest } = op;
+    return rest;
+  }
+  if (op.t !== "rename") return op;
+  const { overIno: _, overContent: __, overOthers: ___, ...rest } = op;
+  return rest;
+}
+/** The operation when the sender's own delivery made the file `ino` have this content: that is what is to be found there. */
+export function withExpectation(op: Op, ino: number, content: string | null): Op {
+  if (op.t === "unlink" && op.ino === ino && op.baseContent !== undefined) return { ...op, baseContent: content };
+  if (op.t === "rename" && op.overIno === ino && op.overContent !== undefined) return { ...op, overContent: content };
+  return op;
+}
+/** The file whose last name the operation may take away; 0: none. */
+export function removedBy(op: Op): number {
+  if (op.t === "unlink") return op.ino;
+  // A file renamed to itself, or to another name of its own, stays.
+  return op.t === "rename" && op.overIno !== op.ino ? op.overIno ?? 0 : 0;
+}

@@ -345,6 +345,7 @@ export class Tree {
     const dir = this.#dir(op.parent, "unlink");
     const node = this.#target(op.parent, op.name, op.ino, "unlink");
     if (isDir(node)) throw new FsError("is_a_directory", "a directory is removed with rmdir", { operation: "unlink" });
+    mustBeSeen(node, op.baseContent, op.others, op.name, "unlink");
     this.dropEntry(op.parent, op.name);
     this.#events.entry(op.parent, op.name, 0);
     const version = this.#dropName(node, op.time);
@@ -397,7 +398,18 @@ export class Tree {
       });
     }
     if ((op.flags & RENAME_EXCHANGE) !== 0) return this.#exchange(op, from, to, node, there);
-    if (there !== null && there.ino === node.ino) return { ino: node.ino, version: node.version };
+    if (there !== null && there.ino === node.ino) {
+      const itself = op.parent === op.newParent && op.name === op.newName;
+      if (itself || isDir(node) || node.nlink < 2 || op.overIno === undefined || op.overIno === node.ino) {
+        return { ino: node.ino, version: node.version };
+      }
+      // Somebody linked it there meanwhile: the sender meant it to have this name only.
+      this.dropEntry(op.parent, op.name);
+      this.#events.entry(op.parent, op.name, 0);
+      const version = this.#dropName(node, op.time);
+      this.#touchDir(from, op.time, 0);
+      return { ino: node.ino, version };
+    }
     if (there !== null) {
       if (isDir(there) && !isDir(node)) {
         throw new FsError("is_a_directory", "a directory is in the way", { path: op.newName });
@@ -408,6 +420,13 @@ export class Tree {
       if (isDir(there) && this.hasEntries(there.ino)) {
         throw new FsError("directory_not_empty", "the directory in the way is not empty", { path: op.newName });
       }
+      if (op.overIno !== undefined && op.overIno !== there.ino) {
+        throw new FsError("conflict", `${JSON.stringify(op.newName)} names another file by now`, {
+          operation: "rename",
+          path: op.newName,
+        });
+      }
+      mustBeSeen(there, op.overContent, op.overOthers, op.newName, "rename");
       this.#dropName(there, op.time);
     }
     this.dropEntry(op.parent, op.name);
@@ -531,6 +550,25 @@ export class Tree {
     this.#bumpCtime(op.ino, op.time);
     return { ino: op.ino, version: node.version + 1 };
   }
+}
+
+/** Throws conflict when the file's last name would go and the sender thought of other names, or of another content. */
+function mustBeSeen(
+  node: Stat,
+  content: string | null | undefined,
+  others: boolean | undefined,
+  name: string,
+  operation: string,
+): void {
+  if (node.nlink > 1 || isDir(node)) return;
+  if (others === true) {
+    throw new FsError("conflict", `${JSON.stringify(name)} is the file's last name by now`, { operation, path: name });
+  }
+  if (content === undefined || (node.mode & S_IFMT) !== S_IFREG || node.content === content) return;
+  throw new FsError("conflict", `${JSON.stringify(name)} was changed by somebody else meanwhile`, {
+    operation,
+    path: name,
+  });
 }
 
 function gone(operation: string, ino: number): FsError {

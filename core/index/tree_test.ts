@@ -227,3 +227,67 @@ Deno.test("an inode number is never given twice, not even after the node and the
   }
   await Deno.remove(folder, { recursive: true });
 });
+
+Deno.test("a removal or a rename over a file says what it expects there: anything else is a conflict", async () => {
+  const index = openIndex();
+  const make = async (name: string) => (await apply(index, file(ROOT_INO, name))).done[0]?.ino ?? 0;
+  const [f, g] = [await make("f"), await make("g")];
+  const other = "ab".repeat(32);
+  const unlink: Op = { t: "unlink", parent: ROOT_INO, name: "f", ino: f, baseContent: other, time: TIME };
+  await assert.rejects(apply(index, unlink), (e) => hasCode(e, "conflict"));
+  const rename = (overIno: number, overContent?: string | null): Op => ({
+    t: "rename",
+    parent: ROOT_INO,
+    name: "g",
+    newParent: ROOT_INO,
+    newName: "f",
+    flags: 0,
+    ino: g,
+    overIno,
+    ...(overContent === undefined ? {} : { overContent }),
+    time: TIME,
+  });
+  for (const op of [rename(0), rename(4711, null), rename(f, other)]) {
+    await assert.rejects(apply(index, op), (e) => hasCode(e, "conflict"));
+  }
+  await assert.rejects(
+    apply(index, { t: "unlink", parent: ROOT_INO, name: "f", ino: f, others: true, time: TIME }),
+    (e) => hasCode(e, "conflict"),
+  );
+  // Another name of the file keeps its content.
+  await apply(index, { t: "link", ino: f, parent: ROOT_INO, name: "f2", time: TIME }, unlink);
+  await apply(index, {
+    t: "rename",
+    parent: ROOT_INO,
+    name: "f2",
+    newParent: ROOT_INO,
+    newName: "f",
+    flags: 0,
+    ino: f,
+    time: TIME,
+  });
+  await apply(index, rename(f, null));
+  assert.deepEqual((await index.readDir(ROOT_INO, null, 10)).map((e) => [e.name, e.stat.ino]), [["f", g]]);
+  await index.close();
+});
+
+Deno.test("a rename to a name of the same file leaves one name only when nothing was expected there", async () => {
+  const index = openIndex();
+  const rename = (name: string, newName: string, ino: number, overIno: number): Op => (
+    { t: "rename", parent: ROOT_INO, name, newParent: ROOT_INO, newName, flags: 0, ino, overIno, time: TIME }
+  );
+  const names = async () => (await index.readDir(ROOT_INO, null, 10)).map((e) => e.name);
+  const dir = (await apply(index, { ...file(ROOT_INO, "d"), mode: S_IFDIR | 0o755 } as Op)).done[0]?.ino ?? 0;
+  await apply(index, file(dir, "inside"));
+  await apply(index, rename("d", "d", dir, 4711));
+  assert.equal((await index.readDir(dir, null, 10)).length, 1);
+  const f = (await apply(index, file(ROOT_INO, "f"))).done[0]?.ino ?? 0;
+  await apply(index, rename("f", "f", f, 0));
+  await apply(index, { t: "link", ino: f, parent: ROOT_INO, name: "g", time: TIME });
+  await apply(index, rename("f", "g", f, f));
+  assert.deepEqual(await names(), ["d", "f", "g"]);
+  await apply(index, rename("f", "g", f, 0));
+  assert.deepEqual(await names(), ["d", "g"]);
+  assert.equal((await index.stat(f))?.nlink, 1);
+  await index.close();
+});

@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS small(hash BLOB PRIMARY KEY, slab INTEGER NOT NULL, o
 CREATE INDEX IF NOT EXISTS small_slab ON small(slab);
 CREATE TABLE IF NOT EXISTS big(hash BLOB PRIMARY KEY, size INTEGER NOT NULL, present TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS manifests(hash BLOB PRIMARY KEY, blob BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS held(hash BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 `;
 
@@ -122,6 +123,7 @@ export class ContentCache {
   readonly #fetchingSmall = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
   #slab: Slab | null = null;
   #aheadRequests = 0;
+  #evicting = false;
   #hits = 0;
   #misses = 0;
   #stopSaving: () => void;
@@ -621,6 +623,23 @@ export class ContentCache {
     big.dirty = true;
   }
 
+  /** The content is not evicted, and does not count against the cache's size, until `keepOnly` leaves it out. */
+  hold(hash: string): void {
+    this.#sql.run("INSERT INTO held(hash) VALUES(?) ON CONFLICT DO NOTHING", unhex(hash));
+  }
+  /** Exactly these are held from now on. */
+  keepOnly(hashes: ReadonlySet<string>): void {
+    for (const row of this.#sql.rows("SELECT hash FROM held")) {
+      if (!hashes.has(hex(row[0] as Uint8Array))) {
+        this.#sql.run("DELETE FROM held WHERE hash = ?", row[0] as Uint8Array);
+      }
+    }
+    for (const hash of hashes) this.hold(hash);
+    this.#evict();
+  }
+  #isHeld(hash: string): boolean {
+    return this.#sql.row("SELECT 1 FROM held WHERE hash = ?", unhex(hash)) !== undefined;
+  }
   /** Brings all of a content here. Throws unavailable and the like. */
   async fetch(hash: string, size: number): Promise<void> {
     if (this.isComplete(hash, size)) return;
@@ -649,12 +668,23 @@ export class ContentCache {
   // --- room ---
 
   #evict(): void {
-    const bigBytes = (this.#sql.row("SELECT coalesce(sum(bytes), 0) FROM big")?.[0] as number | undefined) ?? 0;
-    let total = bigBytes;
+    if (this.#evicting) return;
+    this.#evicting = true;
+    try {
+      this.#evictNow();
+    } finally {
+      this.#evicting = false;
+    }
+  }
+  #evictNow(): void {
+    const sum = (query: string) => (this.#sql.row(query)?.[0] as number | undefined) ?? 0;
+    let total = sum("SELECT coalesce(sum(bytes), 0) FROM big WHERE hash NOT IN (SELECT hash FROM held)");
     for (const slab of this.#slabs.values()) total += slab.end;
+    total -= sum("SELECT coalesce(sum(length), 0) FROM small WHERE hash IN (SELECT hash FROM held)");
     if (total <= this.#options.maxBytes) return;
     const target = this.#options.maxBytes * 0.9;
-    for (const row of this.#sql.rows("SELECT hash, bytes FROM big ORDER BY used")) {
+    const bigs = "SELECT hash, bytes FROM big WHERE hash NOT IN (SELECT hash FROM held) ORDER BY used";
+    for (const row of this.#sql.rows(bigs)) {
       if (total <= target) return;
       const hash = hex(row[0] as Uint8Array);
       const big = this.#big.get(hash);
@@ -665,9 +695,21 @@ export class ContentCache {
     for (const slab of [...this.#slabs.values()]) {
       if (total <= target) return;
       if (slab === this.#slab) continue;
-      total -= slab.end;
+      const held = this.#heldIn(slab);
+      total -= slab.end - held.reduce((bytes, content) => bytes + content.bytes.length, 0);
       this.#dropSlab(slab);
+      for (const { hash, bytes } of held) this.putSmall(hash, bytes);
     }
+  }
+  /** Contents in the slab that must stay. */
+  #heldIn(slab: Slab): { hash: string; bytes: Uint8Array<ArrayBuffer> }[] {
+    const query = "SELECT hash, offset, length FROM small WHERE slab = ? AND hash IN (SELECT hash FROM held)";
+    return this.#sql.rows(query, slab.number).flatMap((row) => {
+      const bytes = new Uint8Array(row[2] as number);
+      return preadFd(slab.fd, bytes, row[1] as number) === bytes.length
+        ? [{ hash: hex(row[0] as Uint8Array), bytes }]
+        : [];
+    });
   }
   #dropBig(hash: string): void {
     const big = this.#big.get(hash);
@@ -680,23 +722,28 @@ export class ContentCache {
     unlinkPath(this.#bigPath(hash));
   }
 
-  /** Drops all that no program has open. Returns the bytes that were freed. */
+  /** Drops all that no program has open and that is not held. Returns the bytes that were freed. */
   clear(): number {
     let freed = 0;
     this.#save();
     for (const row of this.#sql.rows("SELECT hash, bytes FROM big")) {
       const hash = hex(row[0] as Uint8Array);
       const big = this.#big.get(hash);
-      if (big !== undefined && (big.opens > 0 || big.fetching.length > 0)) continue;
+      if (this.#isHeld(hash) || (big !== undefined && (big.opens > 0 || big.fetching.length > 0))) continue;
       freed += row[1] as number;
       this.#dropBig(hash);
     }
     for (const big of [...this.#big.values()]) {
-      if (big.opens === 0 && big.fetching.length === 0) this.#dropBig(big.hash);
+      if (big.opens === 0 && big.fetching.length === 0 && !this.#isHeld(big.hash)) this.#dropBig(big.hash);
     }
     for (const slab of [...this.#slabs.values()]) {
+      const held = this.#heldIn(slab);
       freed += slab.end;
       this.#dropSlab(slab);
+      for (const { hash, bytes } of held) {
+        freed -= bytes.length;
+        this.putSmall(hash, bytes);
+      }
     }
     return freed;
   }

@@ -3,9 +3,9 @@
  * are sent. A record is done when the server says it is on its disk; until then it can be sent again, and the server
  * applies a request number once. What the server refuses stops the line until it is settled (`settle`).
  */
-import { FsError, toFsError } from "../fs/error.ts";
+import { FsError, type FsErrorCode, toFsError } from "../fs/error.ts";
 import type { Stat } from "../fs/stat.ts";
-import type { Op } from "../index/ops.ts";
+import { type Op, removedBy, withExpectation } from "../index/ops.ts";
 import type { Applied, ServerLink } from "../remote/protocol.ts";
 import { MAX_INLINE_BYTES } from "../remote/protocol.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
@@ -52,6 +52,8 @@ const READ_PIECE = 1024 * 1024;
 const MANY_ZEROS = 16 * 1024 * 1024;
 /** The manifest of an empty file. */
 const NOTHING = decodeManifest(encodeManifest([]).blob);
+/** What is read at once of a base of which only parts are here. */
+const SALVAGE_PIECE = 64 * 1024;
 
 /** The new content of a record's file, ready to be named to the server. */
 interface Prepared {
@@ -76,8 +78,6 @@ export interface Outgoing {
   readonly touched: Touched;
   state: "queued" | "sent" | "visible" | "refused";
   error: FsError | null;
-  /** What `settle` said is to be sent instead; undefined: it has not been asked. */
-  answer: readonly Op[] | null | undefined;
   prepared: Prepared | null;
   /**
    * A later record of the same file goes in the same call and brings the bytes of both: `prepared` tells what that made of
@@ -88,6 +88,18 @@ export interface Outgoing {
   superseded: boolean;
   /** It was refused together with others: it goes by itself, to find out which of them it was. */
   alone: boolean;
+  /** When it was journaled or read back, milliseconds since 1970. */
+  readonly since: number;
+  /** The content it may replace though it was not made from it: it was settled so. */
+  expect: string | null | undefined;
+  /** Its base can't be looked up chunk by chunk any more: all of the file is read and sent. */
+  whole: boolean;
+  /** The server once lacked a chunk of it. */
+  resent: boolean;
+  /** Its base is gone for good: what is here of it is sent, zeros for the rest. */
+  salvage: boolean;
+  /** Somebody gave it up. */
+  dropped: boolean;
   /** Everybody can see it. */
   readonly visible: PromiseWithResolvers<void>;
   /** It is on the server's disk (or was settled otherwise). */
@@ -109,9 +121,21 @@ export interface DeliveryHooks {
   delivered(outgoing: Outgoing): void;
   /** The server had applied it before, in answers that were lost: what is there now has to be asked for. */
   repeated(outgoing: Outgoing): void;
-  /** The server refuses it: what to send instead, null: nothing. Other records may be changed too (same inode numbers stay). */
-  settle(outgoing: Outgoing, error: FsError): Promise<readonly Op[] | null>;
+  /**
+   * The server refuses these. Resolves with what decides, in one turn, what is to be sent instead of each, null: nothing.
+   * Other records may be changed too. Rejects when the server can't be asked: then it is called again.
+   */
+  settle(refused: readonly Outgoing[]): Promise<() => ReadonlyMap<Outgoing, readonly Op[] | null>>;
+  /** It will never be sent: what it touched is as the server says. */
+  given(outgoing: Outgoing): void;
   log(message: string): void;
+}
+
+/** Why nothing gets on: what the server or the disk says, and since when (milliseconds since 1970). */
+export interface Blocked {
+  readonly code: string;
+  readonly message: string;
+  readonly since: number;
 }
 
 export class Delivery {
@@ -132,6 +156,11 @@ export class Delivery {
   /** The highest request the server has answered for good, and the one that was sent last. */
   #answeredUpTo = 0;
   #lastSent = 0;
+  /** What was sent made of each file: what a later removal of it expects. Kept while anything waits. */
+  readonly #made = new Map<number, string | null>();
+  /** All contents of a file that are ours or that ours were made from: after a restart the server may have any of them. */
+  readonly #own = new Map<number, Set<string | null>>();
+  #blocked: Blocked | null = null;
   /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
   readonly #carried = new CarriedChunks();
   #pendingBytes = 0;
@@ -187,6 +216,45 @@ export class Delivery {
   list(): readonly Outgoing[] {
     return this.#queue;
   }
+  /** The highest request number that the server said is on its disk. */
+  get durableUpTo(): number {
+    return this.#durableUpTo;
+  }
+  /** Null: it goes on, or there is only no connection. */
+  get blocked(): Blocked | null {
+    return this.#queue.length === 0 ? null : this.#blocked;
+  }
+  /** Gives a record up, at the next chance to tell what depends on it. Throws not_found, conflict when it has been sent already. */
+  drop(request: number): void {
+    const out = this.#queue.find((each) => each.request === request);
+    if (out === undefined) throw new FsError("not_found", `nothing with the number ${request} waits in the journal`);
+    if (out.state === "sent" || out.state === "visible") {
+      throw new FsError("conflict", `number ${request} has been sent already`);
+    }
+    const made = new Set<number>();
+    for (const each of this.#queue.slice(this.#queue.indexOf(out))) {
+      // What was done to a file that is not made is given up with it.
+      const { state, ops, data } = each;
+      const depends = (data !== null && made.has(data.ino)) ||
+        ops.some((op) =>
+          made.has(op.ino) || ("parent" in op && made.has(op.parent)) || (op.t === "rename" && made.has(op.newParent))
+        );
+      if (each !== out && (!depends || state === "sent" || state === "visible")) continue;
+      for (const op of ops) if (op.t === "create") made.add(op.ino);
+      each.dropped = true;
+      if (state !== "refused") this.#refusals++;
+      each.state = "refused";
+      each.error = new FsError("cancelled", "it was given up");
+    }
+    this.#kick();
+  }
+  #stuck(error: FsError): void {
+    if (error.message === this.#blocked?.message) return;
+    this.#blocked = { code: error.code, message: error.message, since: this.#clock.now() };
+    if (error.code !== "unavailable") {
+      this.#hooks.log(`delivery waits: ${error.message}; what is written here is kept and tried again`);
+    }
+  }
 
   /** A journaled record, in order of its request number. */
   add(
@@ -196,11 +264,16 @@ export class Delivery {
       ...record,
       state: "queued",
       error: null,
-      answer: undefined,
       prepared: null,
       mergedInto: null,
       superseded: false,
       alone: false,
+      since: this.#clock.now(),
+      expect: undefined,
+      whole: false,
+      resent: false,
+      salvage: false,
+      dropped: false,
       visible: Promise.withResolvers(),
       durable: Promise.withResolvers(),
     };
@@ -283,11 +356,17 @@ export class Delivery {
       this.#finished.push(out);
       out.durable.resolve();
     }
-    if (this.#queue.length === 0 && this.#idle !== null) {
-      this.#retire();
-      this.#idle.resolve();
-      this.#idle = null;
-    } else this.#cancelRetire ??= this.#clock.after(50, () => this.#retire(), true);
+    if (!this.#emptied()) this.#cancelRetire ??= this.#clock.after(50, () => this.#retire(), true);
+  }
+  /** Nothing waits any more: whoever waits for that is told. */
+  #emptied(): boolean {
+    if (this.#queue.length > 0) return false;
+    this.#blocked = null;
+    if (this.#idle === null) return false;
+    this.#retire();
+    this.#idle.resolve();
+    this.#idle = null;
+    return true;
   }
   /**
    * Lets go of delivered records: what they did is kept in the replica first, then the journal is told that they need not
@@ -314,6 +393,10 @@ export class Delivery {
       out.superseded = newest.get(out.stack) !== out;
       this.#finish(out);
     }
+    if (this.#queue.length === 0) {
+      this.#made.clear();
+      this.#own.clear();
+    }
   }
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
@@ -323,8 +406,12 @@ export class Delivery {
       made.set(stack, { ino: data.ino, content: prepared.content, size: prepared.size });
     }
     if (made.size === 0) return [];
-    const waiting = new Set(this.#queue.flatMap((out) => out.stack ?? []));
-    return [...made].filter(([stack]) => waiting.has(stack)).map(([, base]) => base);
+    const waiting = new Set<LayerStack | number>();
+    for (const { stack, ops } of this.#queue) {
+      if (stack !== null) waiting.add(stack);
+      for (const op of ops) waiting.add(removedBy(op));
+    }
+    return [...made].filter(([stack, { ino }]) => waiting.has(stack) || waiting.has(ino)).map(([, base]) => base);
   }
   #finish(out: Outgoing): void {
     this.#preparedBytes -= out.prepared?.whole?.length ?? 0;
@@ -408,7 +495,15 @@ export class Delivery {
     while (this.#up && !this.#stopped) {
       if (this.#refusals > 0) {
         if (this.#inFlight > 0) return;
-        await this.#settle();
+        const generation = this.#generation;
+        try {
+          await this.#settle();
+        } catch (error) {
+          if (generation !== this.#generation) return;
+          this.#stuck(toFsError(error));
+          this.#later();
+          return;
+        }
         continue;
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
@@ -433,7 +528,8 @@ export class Delivery {
     const last = new Map(group.map((out) => [out.stack, out]));
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-      if (out.data === null || !this.#hooks.wanted(out.data.ino)) continue;
+      // What the server may have already is made all the same, to know it again.
+      if (out.data === null || (!out.alone && !this.#hooks.wanted(out.data.ino))) continue;
       const brings = out.mergedInto ?? last.get(out.stack) ?? out;
       if (brings !== out) {
         this.#unprepare(out);
@@ -502,8 +598,9 @@ export class Delivery {
     const chunks: { hash: Uint8Array; bytes: Uint8Array }[] = [];
     const manifests: Uint8Array[] = [];
     for (const out of group) {
-      const { prepared, data } = out;
-      ops.push(...out.ops);
+      const { prepared, data, stack } = out;
+      if (data !== null && stack !== null && !stack.unresolved) this.#isOwn(data.ino, stack.base);
+      for (const op of out.ops) ops.push(this.#expecting(op));
       if (prepared !== null && data !== null && out.mergedInto === null) {
         chunks.push(...prepared.chunks);
         manifests.push(...prepared.manifests);
@@ -517,6 +614,8 @@ export class Delivery {
           ...(prepared.holes === 0 ? {} : { holes: prepared.holes }),
           time: data.time,
         });
+        this.#made.set(data.ino, prepared.content);
+        this.#isOwn(data.ino, prepared.content);
       }
       if (prepared !== null && data !== null) {
         if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
@@ -543,9 +642,27 @@ export class Delivery {
       },
     ).catch((error) => this.#hooks.log(`delivery: request ${last.request}: ${toFsError(error).message}`));
   }
+  #isOwn(ino: number, content: string | null): void {
+    const known = this.#own.get(ino);
+    if (known === undefined) this.#own.set(ino, new Set([content]));
+    else known.add(content);
+  }
+  /** Is this a content of the file that we made ourselves, or made ours from? Then it is what the next change is to expect. */
+  takeForOwn(ino: number, content: string | null): boolean {
+    if (this.#own.get(ino)?.has(content) !== true) return false;
+    this.#made.set(ino, content);
+    return true;
+  }
+  /** A removal expects what we made of the file ourselves just before. */
+  #expecting(op: Op): Op {
+    const ino = removedBy(op);
+    const made = ino === 0 ? undefined : this.#made.get(ino);
+    return made === undefined ? op : withExpectation(op, ino, made);
+  }
   /** The content the server must still have for a record to be right: what the record before it made of the file. */
   #baseOf(out: Outgoing): { baseContent?: string | null } {
     const { stack, layer } = out;
+    if (out.expect !== undefined) return { baseContent: out.expect };
     if (stack === null || layer === null || stack.unresolved) return {};
     // A new file beside the one it was made from.
     if (out.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
@@ -561,6 +678,7 @@ export class Delivery {
   }
   #answered(group: readonly Outgoing[], applied: Applied): void {
     this.#inFlight -= group.length;
+    this.#blocked = null;
     const told = statsByRecord(group, applied.stats);
     group.forEach((out, i) => {
       out.state = "visible";
@@ -580,14 +698,19 @@ export class Delivery {
     const passing = isPassing(error);
     const [first] = group;
     if (first === undefined) return;
-    if (passing || group.length > 1 || (error.code === "conflict" && /send it again/.test(error.message))) {
+    const again = error.code === "conflict" && /send it again/.test(error.message);
+    for (const { data } of group) if (data !== null) this.#made.delete(data.ino);
+    if (passing || group.length > 1 || again) {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.
       for (const out of group) {
         requeue(out);
         out.alone = group.length > 1 && !passing;
-        if (!passing) this.#unprepare(out);
+        // What the base lends may be gone with the base: at the second time all of the file is offered.
+        if (again && group.length === 1) [out.whole, out.resent] = [out.resent, true];
+        if (!passing || error.code === "internal" || error.code === "corrupt") this.#unprepare(out);
       }
+      if (passing || again) this.#stuck(error);
       this.#later();
       return;
     }
@@ -611,40 +734,58 @@ export class Delivery {
     }, true);
   }
   async #trouble(out: Outgoing, error: FsError): Promise<void> {
-    if (isPassing(error)) {
+    this.#stuck(error);
+    const lost = error.code === "not_found" || error.code === "corrupt";
+    if (!lost && isPassing(error) && error.code !== "internal") {
       this.#later();
       return;
     }
-    this.#hooks.log(`delivery: request ${out.request} can't be prepared: ${error.message}; trying again`);
     this.#unprepare(out);
+    if (lost && !out.whole) {
+      // Perhaps all bytes are here though the server has forgotten the content they were.
+      for (const other of this.#queue) if (other.stack === out.stack) other.whole = true;
+      return;
+    }
+    if (lost && !out.salvage) {
+      this.#hooks.log(`delivery: what request ${out.request} was made from is gone from the server: ${error.message}`);
+      for (const other of this.#queue) if (other.stack === out.stack) other.salvage = true;
+      out.state = "refused";
+      out.error = new FsError("conflict", "the content this was made from is neither here nor on the server any more");
+      this.#refusals++;
+      return;
+    }
+    this.#hooks.log(`delivery: request ${out.request} can't be prepared: ${error.message}; trying again`);
     await this.#clock.sleep(1000);
   }
 
   /** Nothing is under way: what was refused is replaced, and all that is not visible gets new numbers, in one journal record. */
   async #settle(): Promise<void> {
-    for (const out of this.#queue) {
-      // Cut off in between, the next try goes on with those that have no answer yet.
-      if (out.state !== "refused" || out.answer !== undefined) continue;
-      for (const earlier of this.#queue) {
-        // They did not travel together, then: the server knows what each made of the file.
-        if (earlier.mergedInto !== out) continue;
-        const prepared = await this.#prepare(earlier);
-        if (earlier.mergedInto !== out) continue;
-        this.#preparedBytes += prepared.whole?.length ?? 0;
-        Object.assign(earlier, { prepared, mergedInto: null });
-      }
-      out.answer = await this.#hooks.settle(out, out.error ?? new FsError("internal", "refused without a reason"));
-      if (out.answer !== null) out.ops = out.answer;
+    const refused = this.#queue.filter((out) => out.state === "refused");
+    for (const earlier of this.#queue) {
+      const later = earlier.mergedInto;
+      if (later === null || later.state !== "refused") continue;
+      // They did not travel together, then: the server knows what each made of the file.
+      const prepared = await this.#prepare(earlier).catch((error) => {
+        if (isPassing(toFsError(error))) throw error;
+        return null;
+      });
+      if (earlier.mergedInto !== later) continue;
+      this.#preparedBytes += prepared?.whole?.length ?? 0;
+      Object.assign(earlier, { prepared, mergedInto: null });
     }
-    // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order.
+    const decide = await this.#hooks.settle(refused);
+    // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order,
+    // and after a crash the replica would have what the journal has not.
+    const answers = decide();
     const given: Outgoing[] = [];
     const keep: Outgoing[] = [];
     for (const out of this.#queue) {
-      if (out.answer === null) {
+      const answer = answers.get(out);
+      if (answer === null) {
         given.push(out);
         continue;
       }
-      out.answer = undefined;
+      if (answer !== undefined) out.ops = answer;
       if (out.state !== "visible") {
         out.request = this.takeRequest();
         out.state = "queued";
@@ -663,13 +804,19 @@ export class Delivery {
     this.#queue = keep;
     this.#rewind();
     this.#refusals = 0;
+    for (const out of given) {
+      this.#pendingBytes -= weight(out);
+      // What was prepared is not what the file is.
+      this.#unprepare(out);
+      this.#hooks.given(out);
+    }
     // The replacing record must stay as long as the journal has the replaced ones.
     void this.drained().then(() => this.#journal.release(place.file));
     await this.#journal.sync();
-    for (const out of given) {
-      this.#pendingBytes -= weight(out);
-      this.#finish(out);
-    }
+    for (const out of given) this.#finish(out);
+    // What is durable already may have waited behind these.
+    this.#shift();
+    this.#emptied();
   }
 
   // --- contents ---
@@ -691,9 +838,11 @@ export class Delivery {
       }
       for (const source of sources) {
         if (source.kind !== "base" || base === null) continue;
-        for (let at = source.start; at < source.end; at += READ_PIECE) {
-          const n = Math.min(READ_PIECE, source.end - at);
-          into.set(await this.#cache.read(base, baseSize, at, n), at - offset);
+        const step = out.salvage ? SALVAGE_PIECE : READ_PIECE;
+        for (let at = source.start; at < source.end; at += step) {
+          const n = Math.min(step, source.end - at);
+          if (out.salvage) this.#cache.readNow(base, baseSize, at, into.subarray(at - offset, at - offset + n));
+          else into.set(await this.#cache.read(base, baseSize, at, n), at - offset);
         }
       }
       if (stack.layers[0] === lowest || stack.base === base) return into;
@@ -722,7 +871,7 @@ export class Delivery {
     const count = stack.layers.indexOf(layer) + 1;
     const { dirty, baseValid } = stack.changes(count);
     const { sparse } = stack;
-    if ((stack.base !== null && !dirty.covers(0, size)) || this.#zeros(stack, size, count) > MANY_ZEROS) {
+    if ((stack.base !== null && !out.whole && !dirty.covers(0, size)) || this.#zeros(stack, size, count) > MANY_ZEROS) {
       // Known zeros are not read: a file of a terabyte with a few bytes in it takes no longer than those.
       const base = stack.base === null ? NOTHING : await this.#cache.manifest(stack.base);
       built = await rechunk({
@@ -812,13 +961,21 @@ function unmerge(out: Outgoing): void {
 
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
 
-/** Should the same be tried again later? */
-function isPassing(error: FsError): boolean {
-  return ["unavailable", "timeout", "cancelled", "rate_limited", "no_space", "quota_exceeded", "access_denied"]
-    .includes(
-      error.code,
-    );
-}
+/** What is settled otherwise; all else (cut off, overloaded, full, a broken server) is tried again as it is. */
+const FINAL: ReadonlySet<FsErrorCode> = new Set([
+  "conflict",
+  "not_found",
+  "already_exists",
+  "not_a_directory",
+  "is_a_directory",
+  "directory_not_empty",
+  "invalid_input",
+  "name_too_long",
+  "too_many_links",
+  "permission_denied",
+  "not_supported",
+]);
+const isPassing = (error: FsError): boolean => !FINAL.has(error.code);
 
 /** Sends chunks the server lacks, in batches, with one batch under way while the next is filled. */
 class Uploader {

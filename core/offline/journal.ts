@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { FsError, toFsError } from "../fs/error.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
-import type { Op } from "../index/ops.ts";
+import { type Op, withExpectation } from "../index/ops.ts";
 import { listFolder } from "../platform/files.ts";
 import {
   closeFd,
@@ -419,18 +419,27 @@ async function syncFiles(files: readonly JournalFile[]): Promise<void> {
   for (const file of files) await syncFd(file.fd);
 }
 
-/** The first record of a file that waits for the one before it learns what that made of the file. */
+/**
+ * The first record of a file that waits for the one before it learns what that made of the file, and so does a removal
+ * that comes before it.
+ */
 function giveBase(
   records: { record: JournalRecord; place: JournalPlace }[],
   ino: number,
   content: string | null,
   size: number,
 ): void {
-  const at = records.findIndex(({ record }) => record.data?.ino === ino);
-  const found = records[at];
-  if (found === undefined || found.record.data === null) return;
-  const data = { ...found.record.data, base: content, baseSize: size };
-  records[at] = { ...found, record: { ...found.record, data } };
+  for (const [at, found] of records.entries()) {
+    const { record } = found;
+    const ops = record.ops.map((op) => withExpectation(op, ino, content));
+    const { data } = record;
+    const next = data !== null && data.ino === ino;
+    records[at] = {
+      ...found,
+      record: { ...record, ops, data: next ? { ...data, base: content, baseSize: size } : data },
+    };
+    if (next) return;
+  }
 }
 
 function checksum(bytes: Uint8Array, length: number): number {

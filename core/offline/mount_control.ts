@@ -1,5 +1,5 @@
 /** Talks to the running mounts of this machine over their control sockets (JSON-RPC 2.0, see open_mount.ts). */
-import { FsError, hasCode } from "../fs/error.ts";
+import { FsError, hasCode, isFsErrorCode } from "../fs/error.ts";
 import { info } from "../platform/files.ts";
 import { httpFetch, openConnections } from "../platform/net.ts";
 import { knownMounts } from "./client_folder.ts";
@@ -40,7 +40,11 @@ async function call(path: string, dir: string, method: string, params: Record<st
     body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
     connections,
   });
-  const answer = await response.json() as { result?: unknown; error?: { message: string } };
-  if (answer.error !== undefined) throw new FsError("internal", `the mount at ${dir}: ${answer.error.message}`);
+  const answer = await response.json() as { result?: unknown; error?: { message: string; data?: { code?: string } } };
+  if (answer.error !== undefined) {
+    const { message, data } = answer.error;
+    const code = data?.code ?? "internal";
+    throw new FsError(isFsErrorCode(code) ? code : "internal", `the mount at ${dir}: ${message}`);
+  }
   return answer.result;
 }

@@ -38,11 +38,19 @@ import type { Random } from "../platform/random.ts";
 import type { PushedChange, ServerLink, Welcome } from "../remote/protocol.ts";
 import type { ChunkPool } from "../store/chunk_pool.ts";
 import { ContentCache, SMALL_CONTENT } from "./content_cache.ts";
+import { type Conflict, ConflictList, type ConflictPolicy } from "./conflict_list.ts";
+import { settleByHand } from "./conflict_by_hand.ts";
+import { fileState, type JournalItem, journalItems, type JournalScene, mountState } from "./journal_view.ts";
+import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
+import { Conflicts, type Place } from "./conflicts.ts";
 import { Delivery, type Outgoing } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { MountLocks } from "./mount_locks.ts";
+import { gated, whyStop } from "./epoch.ts";
+import { Pins, type PinStatus } from "./pins.ts";
+import { sendAgain } from "./send_again.ts";
 import { Replica, type Touched } from "./replica.ts";
 import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
@@ -50,7 +58,6 @@ import { changedBy, UnnamedXattrs } from "./unnamed.ts";
 import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
 
 export type WritePolicy = "back" | "through";
-export type ConnectionMode = "online" | "offline" | "reconnecting";
 
 export interface MountFsOptions {
   /** A folder of its own for the replica, the journal, staging files and the content cache. */
@@ -62,6 +69,8 @@ export interface MountFsOptions {
   readonly random: Random;
   readonly host: string;
   readonly policy: WritePolicy;
+  /** @default "keep-both" */
+  readonly conflict?: ConflictPolicy;
   readonly readOnly: boolean;
   /** The kernel reads whole large contents from the cache's files by itself (see config cache.passthrough). */
   readonly passthrough?: boolean;
@@ -82,6 +91,10 @@ const REQUEST_MS = 10_000;
 /** How much of its time open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_PART = 0.8;
 const DIR_PAGE = 1000;
+const SEND_AGAIN_PIECE = 1024 * 1024;
+/** How long after a change in a folder its listing is fetched. */
+const LIST_AFTER_MS = 300;
+const LAST_NAME = "name:";
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
 const MAX_FILE_SIZE = 2 ** 50;
@@ -113,6 +126,12 @@ interface OpenNode {
 export class MountFs implements InodeFs {
   readonly cacheDirs = true;
   readonly #o: MountFsOptions;
+  readonly #raw: ServerLink;
+  /** Why the client does not go on with this server before somebody decides. */
+  #stopped: string | null = null;
+  /** What holds instead of the policy until all is delivered. */
+  #forced: ConflictPolicy | null = null;
+  readonly #pins: Pins;
   readonly #replica: Replica;
   readonly #journal: Journal;
   readonly #cache: ContentCache;
@@ -136,13 +155,21 @@ export class MountFs implements InodeFs {
   readonly #missedNodes = new Set<number>();
   /** For each question under way: what changed since it was asked. An answer may be read after news that is newer. */
   readonly #asking = new Set<Since>();
+  /** Numbers of changes of ours, by name and by node, that the feed has not come to yet. */
+  /** Folders to be listed in the background. */
+  readonly #toList = new Set<number>();
+  #cancelListing: () => void = () => {};
+  readonly #applied = new Map<string | number, number>();
   readonly #missedEntries = new Map<string, { parent: number; name: string }>();
   /** Where a file with undelivered bytes was before others took its last name away. */
-  readonly #lastNames = new Map<number, { parent: number; name: string }>();
+  readonly #lastNames: Map<number, Place>;
+  readonly #conflicts: Conflicts;
+  readonly #found: ConflictList;
   #nextFh = 1;
   #stagingNumber: number;
   #notifier: KernelNotifier | null = null;
-  #mode: ConnectionMode = "reconnecting";
+  readonly #modes: ConnectionModes;
+  readonly #scene: JournalScene;
   #welcome: Welcome | null = null;
   #seq: number | null = null;
   #statFs: { at: number; value: StatFs } | null = null;
@@ -159,6 +186,9 @@ export class MountFs implements InodeFs {
     room: Room,
     stagingNumber: number,
   ) {
+    const raw = o.link;
+    o = { ...o, link: gated(raw, () => this.#stopped) };
+    this.#raw = raw;
     this.#o = o;
     this.#replica = replica;
     this.#journal = journal;
@@ -166,6 +196,41 @@ export class MountFs implements InodeFs {
     this.#holes = new HoleMaps(cache);
     this.#room = room;
     this.#stagingNumber = stagingNumber;
+    this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
+    this.#lastNames = new Map(
+      replica.metas(LAST_NAME).map(([ino, place]) => [Number(ino), JSON.parse(place) as Place]),
+    );
+    this.#found = new ConflictList(replica);
+    this.#scene = {
+      replica,
+      stacks: this.#stacks,
+      now: () => o.clock.now(),
+      conflicts: () => this.#found.open(),
+      list: () => this.#delivery.list(),
+      blocked: () => this.#delivery.blocked,
+    };
+    this.#conflicts = new Conflicts({
+      replica,
+      link: o.link,
+      clock: o.clock,
+      host: o.host,
+      policy: () => this.#forced ?? o.conflict ?? "keep-both",
+      found: this.#found,
+      stacks: this.#stacks,
+      log: o.log,
+      list: () => this.#delivery.list(),
+      lastName: (ino) => this.#lastNames.get(ino) ?? null,
+      notifier: () => this.#notifier,
+      forgetStack: (ino) => this.#forgetStack(ino),
+      isOwn: (ino, content) => this.#delivery.takeForOwn(ino, content),
+      cameBack: (ino) => this.#cameBack(ino),
+      uncertain: (out) => this.#missed(out.touched),
+      moved: (ino) => {
+        // Not in the middle of a settlement.
+        void Promise.resolve().then(() => this.#stacks.get(ino)?.open ? this.#flushNode(ino, false) : undefined)
+          .catch((error) => o.log(toFsError(error).message));
+      },
+    });
     const known = replica.getMeta("seq");
     this.#seq = known === null ? null : Number(known);
     this.#delivery = new Delivery({
@@ -178,13 +243,21 @@ export class MountFs implements InodeFs {
       urgent: o.policy === "through",
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
-        keep: () => replica.commit(),
+        keep: () => {
+          const durable = this.#delivery.durableUpTo;
+          if (durable > Number(replica.getMeta("durable") ?? 0)) replica.setMeta("durable", String(durable));
+          replica.commit();
+        },
         takenBack: (out) => replica.guard(out.touched),
         wanted: (ino) => !this.#gone.has(ino) || this.#open.has(ino),
         mayHold: () => this.#others === 0 && o.policy === "back",
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
-        settle: (out, error) => this.#settle(out, error),
+        settle: (refused) => this.#conflicts.settle(refused),
+        given: (out) => {
+          replica.delivered(out.touched);
+          this.#missed(out.touched);
+        },
         log: o.log,
       },
     });
@@ -204,7 +277,7 @@ export class MountFs implements InodeFs {
     });
     o.link.resumeFrom = () => ({ after: this.#seq, epoch: this.#replica.getMeta("epoch") });
     o.link.onUp((welcome) => this.#up(welcome));
-    o.link.onDown(() => this.#down());
+    o.link.onDown((reason) => this.#down(reason));
     o.link.onPush("changes", ({ seq, changes }) => this.#changes(seq, changes));
     o.link.onPush("durable", ({ request }) => this.#delivery.durable(request));
     o.link.onPush("busy", ({ ino, pending }) => {
@@ -220,6 +293,17 @@ export class MountFs implements InodeFs {
     });
     o.link.onPush("reset", ({ seq }) => this.#reset(seq));
     this.#firstUp.promise.catch(() => {});
+    this.#pins = new Pins({
+      replica,
+      cache,
+      clock: o.clock,
+      log: o.log,
+      online: () => this.#modes.mode === "online",
+      complete: (dir) => this.#complete(dir),
+      stat: (ino) => this.#stat(ino),
+      readlink: (ino) => this.readlink(ino),
+      loadXattrs: (ino) => this.#loadXattrs(ino),
+    });
     // Changes that nobody waits for (mkdir, rename) reach the disk within a second all the same.
     journal.onLost = () => this.#folderLost();
     this.#stopSync = o.clock.every(1000, () => {
@@ -316,28 +400,39 @@ export class MountFs implements InodeFs {
     return this.#firstUp.promise;
   }
   get mode(): ConnectionMode {
-    return this.#mode;
+    return this.#modes.mode;
   }
   /** Has it ever been connected: can it serve without the server? */
   get canWorkOffline(): boolean {
     return this.#replica.getMeta("device") !== null;
   }
   #up(welcome: Welcome): void {
+    const { epoch, durable } = { epoch: this.#replica.getMeta("epoch"), durable: this.#replica.getMeta("durable") };
+    this.#stopped = whyStop({ epoch, durable: Number(durable ?? 0) }, welcome);
     this.#welcome = welcome;
+    if (this.#stopped !== null) {
+      this.#modes.stop(this.#stopped);
+      this.#firstUp.resolve();
+      return;
+    }
+    this.#begin(welcome);
+  }
+  #begin(welcome: Welcome): void {
     this.#delivery.takenBack(welcome.lastRequest);
     this.#replica.setMeta("device", String(welcome.device));
     if (welcome.reset || this.#seq === null) this.#reset(welcome.seq);
     this.#replica.setMeta("epoch", welcome.epoch);
     this.#busy.clear();
     this.#announced.clear();
-    this.#mode = "online";
+    this.#modes.up();
     this.#replica.commit();
-    this.#o.log("online");
     this.#locks.up(welcome.run);
     this.#resolveBases().then(() => {
-      if (this.#welcome !== welcome || this.#mode !== "online") return;
+      if (this.#welcome !== welcome || this.#modes.mode !== "online") return;
       this.#delivery.up(welcome.lastRequest);
       this.#catchUp();
+      this.#listSoon(ROOT_INO);
+      this.#pins.all();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
     void this.#askSpace().catch(() => {});
     // The root is what everything begins with, offline too.
@@ -357,9 +452,8 @@ export class MountFs implements InodeFs {
       stack.unresolved = false;
     }
   }
-  #down(): void {
-    if (this.#mode === "online") this.#o.log("the connection to the server is lost; going on with what is here");
-    this.#mode = "reconnecting";
+  #down(reason: string): void {
+    this.#modes.down(reason);
     this.#others = null;
     this.#delivery.down();
     this.#locks.down();
@@ -374,10 +468,15 @@ export class MountFs implements InodeFs {
     const made = this.#delivery.list().flatMap(({ ops }) =>
       ops.flatMap((op) => op.t === "create" && (op.mode & S_IFMT) === S_IFDIR ? op.ino : [])
     );
+    for (const ino of this.#stacks.keys()) {
+      const place = this.#replica.tree.anyName(ino);
+      if (place !== null) this.#keepLastName(ino, place);
+    }
     this.#replica.reset(this.#stacks.keys(), made);
     for (const ino of this.#stacks.keys()) this.#missedNodes.add(ino);
     for (const { touched } of this.#delivery.list()) this.#missed(touched);
     this.#seq = seq;
+    this.#applied.clear();
     this.#replica.setMeta("seq", String(seq));
     this.#lastContent.clear();
     this.#notifier?.invalidateAll();
@@ -389,7 +488,13 @@ export class MountFs implements InodeFs {
       if (change.kind === "entry") this.#entryChanged(change);
       else this.#nodeChanged(change);
     }
+    for (const { ino } of changes) this.#pins.changed(ino);
+    for (const [what, ours] of this.#applied) if (ours <= seq) this.#applied.delete(what);
     this.#setSeq(seq);
+  }
+  /** Right after a new connection an answer to a change of ours may overtake news that is older than it. */
+  #isOlder(what: string | number, seq: number): boolean {
+    return (this.#applied.get(what) ?? 0) > seq;
   }
   async #ask<T>(question: () => Promise<T>): Promise<{ answer: T; since: Since }> {
     const since: Since = { entries: new Set(), nodes: new Set() };
@@ -400,26 +505,42 @@ export class MountFs implements InodeFs {
       this.#asking.delete(since);
     }
   }
-  #entryChanged({ parent, name, ino, stat }: PushedChange): void {
+  #entryChanged({ seq, parent, name, ino, stat }: PushedChange): void {
+    if (this.#isOlder(`${parent}/${name}`, seq)) return;
     for (const { entries } of this.#asking) entries.add(`${parent}/${name}`);
     if (this.#replica.isPendingEntry(parent, name)) {
       this.#missedEntries.set(`${parent}/${name}`, { parent, name });
       return;
     }
-    const named = this.#replica.tree.entry(parent, name);
-    if (named !== ino && this.#stacks.has(named)) this.#lastNames.set(named, { parent, name });
     if (ino === 0) this.#entryNow(parent, name, null);
     else if (stat !== null) this.#entryNow(parent, name, stat);
   }
   /** What the server says a name names. */
   #entryNow(parent: number, name: string, stat: Stat | null): void {
+    const named = this.#replica.tree.entry(parent, name);
+    if (named !== 0 && named !== stat?.ino && (this.#stacks.has(named) || this.#replica.isPendingNode(named))) {
+      this.#keepLastName(named, { parent, name });
+    }
     if (stat === null) this.#replica.unlearnEntry(parent, name);
-    else this.#replica.learnEntry(parent, { name, stat });
+    else this.#learnEntry(parent, { name, stat });
     this.#notifier?.invalidateEntry(parent, name);
     this.#notifier?.invalidateInode(parent, true);
   }
-  #nodeChanged({ ino, stat }: PushedChange): void {
-    this.#nodeNow(ino, stat);
+  #learnEntry(parent: number, entry: DirEntry): void {
+    this.#replica.learnEntry(parent, entry);
+    this.#cameBack(entry.stat.ino);
+  }
+  /** What was removed here has a name again: somebody had changed it, or put something into it. */
+  #cameBack(ino: number): void {
+    if (this.#replica.tree.anyName(ino) === null) return;
+    this.#removed.delete(ino);
+    const open = this.#open.get(ino);
+    if (open !== undefined && open.orphan !== null) open.orphan = null;
+  }
+  #nodeChanged({ seq, ino, stat }: PushedChange): void {
+    if (!this.#isOlder(ino, seq)) return this.#nodeNow(ino, stat);
+    this.#missedNodes.add(ino);
+    this.#catchUp();
   }
   /** What the server says of a node, null: it is gone. */
   #nodeNow(ino: number, stat: Stat | null): void {
@@ -465,20 +586,22 @@ export class MountFs implements InodeFs {
   /** Asks for what was passed over, as far as nothing of ours is on its way there any more. */
   #catchUp(): void {
     if (this.#missedNodes.size === 0 && this.#missedEntries.size === 0) return;
-    if (this.#mode !== "online") return;
+    if (this.#modes.mode !== "online") return;
     const ask = (asked: Promise<void>, again: () => void) =>
       asked.catch((error) => {
         // Without the connection it is asked at the next start of one.
         again();
-        if (this.#mode === "online") this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
+        if (this.#modes.mode === "online") {
+          this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
+        }
       });
     for (const [key, { parent, name }] of this.#missedEntries) {
       if (this.#replica.isPendingEntry(parent, name)) continue;
       this.#missedEntries.delete(key);
-      const asked = this.#o.link.call("lookup", { parent, name }).then((stat) => {
+      const asked = this.#ask(() => this.#o.link.call("lookup", { parent, name })).then(({ answer, since }) => {
         if (this.#replica.isPendingEntry(parent, name)) this.#missedEntries.set(key, { parent, name });
-        else if (stat !== null) this.#entryNow(parent, name, stat);
-        else this.#entryNow(parent, name, null);
+        // What was heard since the question is newer than the answer.
+        else if (!since.entries.has(key)) this.#entryNow(parent, name, answer);
       });
       void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
     }
@@ -487,7 +610,9 @@ export class MountFs implements InodeFs {
       if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) continue;
       this.#missedNodes.delete(ino);
       void ask(
-        this.#o.link.call("stat", { ino }).then((stat) => this.#nodeNow(ino, stat)),
+        this.#ask(() => this.#o.link.call("stat", { ino })).then(({ answer, since }) => {
+          if (!since.nodes.has(ino)) this.#nodeNow(ino, answer);
+        }),
         () => this.#missedNodes.add(ino),
       );
     }
@@ -527,18 +652,25 @@ export class MountFs implements InodeFs {
         } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size, holes };
       }
     }
-    this.#setSeq(seq);
+    // The number moves on by the feed alone: there may be changes before ours that were not told yet.
+    for (const { parent, name } of out.touched.entries) this.#applied.set(`${parent}/${name}`, seq);
+    for (const ino of out.touched.nodes) this.#applied.set(ino, seq);
     this.#catchUp();
   }
   #delivered(out: Outgoing): void {
-    if (out.data !== null && this.#gone.size > 0 && this.#delivery.pending.records === 0) this.#gone.clear();
+    if (this.#delivery.pending.records === 0) {
+      this.#gone.clear();
+      for (const ino of this.#lastNames.keys()) if (!this.#stacks.has(ino)) this.#dropLastName(ino);
+    }
     const { data, stack, layer, prepared } = out;
     if (data === null || stack === null || layer === null) {
       this.#catchUp();
       return;
     }
     const place = stack.layers.indexOf(layer);
-    if (place >= 0) stack.layers.splice(0, place + 1);
+    // What was given up leaves those before it as they are.
+    if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
+    else if (place >= 0) stack.layers.splice(place, 1);
     if (prepared !== null) {
       const { content, size } = prepared;
       const bytes = prepared.whole ?? out.mergedInto?.prepared?.whole ?? null;
@@ -571,144 +703,15 @@ export class MountFs implements InodeFs {
 
   #forgetStack(ino: number): void {
     this.#stacks.delete(ino);
-    this.#lastNames.delete(ino);
+    this.#dropLastName(ino);
     this.#replica.dropBefore(ino);
   }
-
-  /** The server refuses a record: somebody else was first. Nothing is lost: what is ours goes beside theirs. */
-  async #settle(out: Outgoing, error: FsError): Promise<readonly Op[] | null> {
-    this.#o.log(`conflict: ${out.ops.map((op) => op.t).join(", ") || "write"}: ${error.message}`);
-    const create = out.ops.find((op) => op.t === "create");
-    if (create !== undefined) {
-      if (error.code === "already_exists") {
-        const name = await this.#conflictName(create.parent, create.name);
-        const theirs = await this.#o.link.call("lookup", { parent: create.parent, name: create.name });
-        this.#renameLocally(create.parent, create.name, name, create.ino);
-        this.#takeEntry(create.parent, create.name, theirs);
-        return out.ops.map((op) => op === create ? { ...create, name } : op);
-      }
-      // An earlier record it builds on was refused as well: as it is, after that one was settled.
-      if (error.code === "not_found" && await this.#nodeThere(create.parent)) return out.ops;
-    }
-    if (out.data !== null) return await this.#settleContent(out, error);
-    if (error.code === "not_found" && out.ops.every((op) => op.t === "attr" || op.t === "link" || op.t === "rename")) {
-      const waits = out.ops.some((op) => (op.t === "attr" || op.t === "link") && this.#createdHere(op.ino));
-      if (waits) return out.ops;
-    }
-    for (const op of out.ops) await this.#refreshAfter(op);
-    return null;
+  #keepLastName(ino: number, place: Place): void {
+    this.#lastNames.set(ino, place);
+    this.#replica.setMeta(`${LAST_NAME}${ino}`, JSON.stringify(place));
   }
-  #createdHere(ino: number): boolean {
-    return this.#delivery.list().some((out) =>
-      out.state === "refused" && out.ops.some((op) => op.t === "create" && op.ino === ino)
-    );
-  }
-  async #nodeThere(ino: number): Promise<boolean> {
-    if (this.#createdHere(ino)) return true;
-    return await this.#o.link.call("stat", { ino }) !== null;
-  }
-  async #settleContent(out: Outgoing, error: FsError): Promise<readonly Op[] | null> {
-    const { data, stack } = out;
-    if (data === null || stack === null) return null;
-    if (this.#createdHere(data.ino)) return out.ops;
-    const here = this.#replica.tree.anyName(data.ino) ?? this.#lastNames.get(data.ino) ?? null;
-    const node = this.#replica.tree.stat(data.ino);
-    if (node === null || here === null) {
-      // Removed here too: nobody can want it any more.
-      return null;
-    }
-    const theirs = await this.#o.link.call("stat", { ino: data.ino });
-    const ino = this.#replica.allotIno();
-    const name =
-      theirs === null && (await this.#o.link.call("lookup", { parent: here.parent, name: here.name })) === null
-        ? here.name
-        : await this.#conflictName(here.parent, here.name);
-    this.#o.log(`both versions are kept: ours is ${JSON.stringify(name)} (${error.message})`);
-    const create: Op = {
-      t: "create",
-      parent: here.parent,
-      name,
-      ino,
-      mode: node.mode,
-      uid: node.uid,
-      gid: node.gid,
-      rdev: 0,
-      time: data.time,
-    };
-    // Ours lives on under a new number; theirs is at the old one.
-    this.#forgetStack(data.ino);
-    this.#stacks.set(ino, stack);
-    (data as { ino: number }).ino = ino;
-    for (const later of this.#delivery.list()) {
-      if (later === out || later.stack !== stack || later.data === null) continue;
-      (later.data as { ino: number }).ino = ino;
-    }
-    const touched = this.#replica.apply([create]);
-    this.#replica.guard(touched);
-    out.touched.nodes.add(ino);
-    this.#putLocal({ ...node, ino, nlink: 1, size: data.size });
-    this.#replica.delivered(out.touched);
-    if (theirs !== null) this.#replica.learn(theirs);
-    else this.#replica.unlearnEntry(here.parent, here.name);
-    this.#replica.guard(out.touched);
-    this.#notifier?.invalidateInode(data.ino, true);
-    this.#notifier?.invalidateEntry(here.parent, here.name);
-    this.#notifier?.invalidateEntry(here.parent, name);
-    this.#notifier?.invalidateInode(here.parent, true);
-    return [create, ...out.ops];
-  }
-  #renameLocally(parent: number, name: string, newName: string, ino: number): void {
-    if (this.#replica.tree.entry(parent, name) === ino) this.#replica.tree.dropEntry(parent, name);
-    this.#replica.tree.putEntry(parent, newName, ino);
-    this.#notifier?.invalidateEntry(parent, name);
-    this.#notifier?.invalidateEntry(parent, newName);
-    this.#notifier?.invalidateInode(parent, true);
-  }
-  async #refreshEntry(parent: number, name: string): Promise<void> {
-    this.#takeEntry(parent, name, await this.#o.link.call("lookup", { parent, name }));
-  }
-  #takeEntry(parent: number, name: string, theirs: Stat | null): void {
-    this.#replica.touch();
-    if (theirs !== null) {
-      this.#replica.learn(theirs);
-      this.#replica.tree.putEntry(parent, name, theirs.ino);
-    } else this.#replica.tree.dropEntry(parent, name);
-    this.#notifier?.invalidateEntry(parent, name);
-    this.#notifier?.invalidateInode(parent, true);
-  }
-  async #refreshAfter(op: Op): Promise<void> {
-    if (op.t === "unlink" || op.t === "rmdir" || op.t === "link" || op.t === "create") {
-      await this.#refreshEntry(op.parent, op.name);
-    } else if (op.t === "rename") {
-      await this.#refreshEntry(op.parent, op.name);
-      await this.#refreshEntry(op.newParent, op.newName);
-    } else {
-      const theirs = await this.#o.link.call("stat", { ino: op.ino });
-      this.#missedNodes.add(op.ino);
-      if (theirs !== null && !this.#stacks.has(op.ino)) {
-        this.#replica.touch();
-        this.#replica.tree.put(theirs);
-      }
-      this.#notifier?.invalidateInode(op.ino, false);
-    }
-  }
-  /** `name (conflict HOST 2026-11-21 14.03).ext`, one that is free on both sides. */
-  async #conflictName(parent: number, name: string): Promise<string> {
-    const dot = name.lastIndexOf(".");
-    const stem = dot > 0 ? name.slice(0, dot) : name;
-    const extension = dot > 0 ? name.slice(dot) : "";
-    const at = new Date(this.#o.clock.now()).toISOString();
-    for (let n = 1;; n++) {
-      const label = ` (conflict ${this.#o.host} ${at.slice(0, 10)} ${at.slice(11, 13)}.${at.slice(14, 16)}${
-        n === 1 ? "" : ` ${n}`
-      })`;
-      let cut = stem;
-      while (nameByteLength(cut + label + extension) > 255) cut = cut.slice(0, -1);
-      const candidate = cut + label + extension;
-      if (this.#replica.tree.entry(parent, candidate) !== 0) continue;
-      const there = await this.#o.link.call("lookup", { parent, name: candidate }).catch(() => null);
-      if (there === null) return candidate;
-    }
+  #dropLastName(ino: number): void {
+    if (this.#lastNames.delete(ino)) this.#replica.dropMeta(`${LAST_NAME}${ino}`);
   }
 
   // --- our changes ---
@@ -730,7 +733,28 @@ export class MountFs implements InodeFs {
     const touched = this.#replica.apply(ops, () => place = this.#journal.append({ request, ops, data: null }, []));
     if (place === null) throw new FsError("internal", "the journal took nothing");
     this.#replica.guard(touched);
+    for (const { parent } of touched.entries) this.#listSoon(parent);
     return this.#delivery.add({ request, ops, data: null, place, stack: null, layer: null, touched });
+  }
+  /**
+   * Folders that are worked in are listed while there is a connection: without one, a name that is not known can't be
+   * told from one that is free, so nothing new could be made there.
+   */
+  #listSoon(dir: number): void {
+    if (this.#toList.has(dir) || this.#modes.mode !== "online" || this.#replica.isComplete(dir)) return;
+    this.#toList.add(dir);
+    if (this.#toList.size > 1) return;
+    this.#cancelListing = this.#o.clock.after(LIST_AFTER_MS, () => void this.#listWorked(), true);
+  }
+  async #listWorked(): Promise<void> {
+    for (const dir of this.#toList) {
+      try {
+        await this.#complete(dir);
+      } catch {
+        // Removed or cut off: then it is not needed, or the next change there asks again.
+      }
+    }
+    this.#toList.clear();
   }
   #putLocal(stat: Stat): void {
     this.#replica.tree.put(stat);
@@ -775,7 +799,7 @@ export class MountFs implements InodeFs {
       this.#replica.unlearnEntry(parent, name);
       return null;
     }
-    this.#replica.learnEntry(parent, { name, stat });
+    this.#learnEntry(parent, { name, stat });
     return this.#replica.tree.lookup(parent, name);
   }
   /** The folder's whole listing is here afterwards. */
@@ -803,15 +827,15 @@ export class MountFs implements InodeFs {
           if (since.nodes.has(entry.stat.ino)) this.#missedNodes.add(entry.stat.ino);
           if (since.entries.has(`${dir}/${entry.name}`)) {
             this.#missedEntries.set(`${dir}/${entry.name}`, { parent: dir, name: entry.name });
-          } else this.#replica.learnEntry(dir, entry);
+          } else this.#learnEntry(dir, entry);
         }
         const last = page.at(-1);
         if (last === undefined || page.length < DIR_PAGE) break;
         after = last.name;
       }
       // Cut off in between, the first pages may be older than what was missed: once more.
-      if (run === this.#welcome?.run && this.#mode === "online") break;
-      if (this.#mode !== "online") throw new FsError("unavailable", "the connection was lost while listing");
+      if (run === this.#welcome?.run && this.#modes.mode === "online") break;
+      if (this.#modes.mode !== "online") throw new FsError("unavailable", "the connection was lost while listing");
     }
     this.#replica.setComplete(dir, true);
     this.#catchUp();
@@ -879,7 +903,7 @@ export class MountFs implements InodeFs {
    * connected the server is asked whether this mount is the first. Throws already_exists.
    */
   async #reserve(parent: number, name: string): Promise<void> {
-    if (this.#mode !== "online" || this.#others === 0) return;
+    if (this.#modes.mode !== "online" || this.#others === 0) return;
     const { link } = this.#o;
     let answer: { free: boolean; ino: number };
     try {
@@ -947,7 +971,11 @@ export class MountFs implements InodeFs {
     if (node === null) throw new FsError("not_found", "no such file", { path: name });
     await this.#stat(parent);
     const xattrs = this.#xattrsOf(node);
-    this.#commit([{ t: "unlink", parent, name, ino: node.ino, time: this.#time() }]);
+    await this.#sure(node.ino);
+    const now = this.#replica.stat(node.ino) ?? node;
+    const seen = this.#seen(now);
+    const expected = now.nlink > 1 ? { others: true } : seen === undefined ? {} : { baseContent: seen };
+    this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time: this.#time() }]);
     this.#orphan(node);
     if (xattrs !== null) this.#keepXattrs(node.ino, xattrs);
     this.#keepRemoved(node);
@@ -957,6 +985,18 @@ export class MountFs implements InodeFs {
   #keepRemoved(node: Stat): void {
     if (this.#open.has(node.ino) || (node.nlink > 1 && !isDir(node))) return;
     this.#removed.set(node.ino, { ...node, nlink: 0 });
+  }
+  /** Right after a start or a new connection a file's content may have to be asked for again. */
+  async #sure(ino: number): Promise<void> {
+    if (!this.#missedNodes.has(ino) || this.#modes.mode !== "online" || this.#stacks.has(ino)) return;
+    const stat = await this.#o.link.call("stat", { ino }).catch(() => null);
+    if (stat !== null && !this.#stacks.has(ino)) this.#nodeNow(ino, stat);
+  }
+  /** The content of a file as it was seen here, null for none, as the server has it: undefined when that is not known. */
+  #seen(node: Stat): string | null | undefined {
+    const stack = this.#stacks.get(node.ino);
+    if (stack === undefined) return node.content;
+    return stack.unresolved ? undefined : stack.base;
   }
   /** A node without a name that nobody has open: its undelivered bytes concern nobody. */
   #dropUnopened(ino: number): void {
@@ -1003,11 +1043,20 @@ export class MountFs implements InodeFs {
       throw new FsError("already_exists", "the name is taken", { path: newName });
     }
     if (there !== null && isDir(there)) await this.#complete(there.ino);
+    if (there !== null) await this.#sure(there.ino);
     const xattrs = there === null ? null : this.#xattrsOf(there);
     const time = this.#time();
     const replaces = (flags & RENAME_EXCHANGE) === 0;
+    const now = there === null ? null : this.#replica.stat(there.ino) ?? there;
+    const seen = now === null ? undefined : this.#seen(now);
+    const others = now !== null && now.nlink > 1 && !isDir(now);
+    const over = {
+      overIno: there?.ino ?? 0,
+      ...(others ? { overOthers: true } : seen === undefined ? {} : { overContent: seen }),
+    };
+    const plain = flags & ~RENAME_WHITEOUT;
     const ops: Op[] = [
-      { t: "rename", parent, name, newParent, newName, flags: flags & ~RENAME_WHITEOUT, ino: node.ino, time },
+      { t: "rename", parent, name, newParent, newName, flags: plain, ino: node.ino, ...(replaces ? over : {}), time },
     ];
     if ((flags & RENAME_WHITEOUT) !== 0 && there?.ino !== node.ino) {
       const { uid, gid } = caller;
@@ -1201,7 +1250,7 @@ export class MountFs implements InodeFs {
     open.opens++;
     open.plain = node.xattrs === 0;
     this.#retain(open, node);
-    if (open.retained !== null && this.#mode === "online" && this.#o.prefetch !== false) {
+    if (open.retained !== null && this.#modes.mode === "online" && this.#o.prefetch !== false) {
       const { hash, size } = open.retained;
       if (this.#sequence.expects(node.ino) || !this.#cache.isComplete(hash, size)) this.#sequence.opened(node.ino);
     }
@@ -1224,7 +1273,7 @@ export class MountFs implements InodeFs {
   }
   /** What another client closed a moment ago may not have been told yet: an open asks, as close-to-open demands. */
   #mayBeBehind(ino: number): boolean {
-    if (this.#mode !== "online" || this.#others === 0) return false;
+    if (this.#modes.mode !== "online" || this.#others === 0) return false;
     // What only waits for the server's disk is no newer than what others wrote since.
     const stack = this.#stacks.get(ino);
     return stack === undefined || this.#isThere(stack);
@@ -1232,7 +1281,7 @@ export class MountFs implements InodeFs {
   async #openSlowly(ino: number, flags: number, caller: Caller): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
-    if (this.#busy.has(ino) && this.#mode === "online") {
+    if (this.#busy.has(ino) && this.#modes.mode === "online") {
       const timeoutMs = (this.#o.requestTimeoutMs ?? REQUEST_MS) * BUSY_WAIT_PART;
       await this.#o.link.call("waitDelivered", { ino, timeoutMs }, { timeoutMs: timeoutMs + 500 }).catch(() => false);
     }
@@ -1384,7 +1433,7 @@ export class MountFs implements InodeFs {
    * while the program can still be told. What the server said last counts; offline nothing is refused.
    */
   #needSpace(stack: LayerStack, length: number): void {
-    if (this.#mode !== "online" || this.#statFs === null) return;
+    if (this.#modes.mode !== "online" || this.#statFs === null) return;
     const { at, value } = this.#statFs;
     const coming = this.#delivery.pending.bytes + (stack.open?.extents.total ?? 0) + length;
     // Asked again the sooner the less is left.
@@ -1434,7 +1483,8 @@ export class MountFs implements InodeFs {
       ...(stack.attr === null && made === null ? {} : { attr: { mtime, ...stack.attr } }),
       time: stack.attr === null && made === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
     };
-    let touched: Touched = { entries: [], nodes: new Set([ino]) };
+    let touched = touchedBy(ops);
+    touched.nodes.add(ino);
     this.#replica.secure();
     const request = this.#delivery.takeRequest();
     let place: JournalPlace | null = null;
@@ -1493,7 +1543,7 @@ export class MountFs implements InodeFs {
       return;
     }
     // Nobody else is connected: nobody can miss it, and it is on its way.
-    if (this.#mode !== "online" || this.#others === 0) return;
+    if (this.#modes.mode !== "online" || this.#others === 0) return;
     if (this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES) {
       await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
       return;
@@ -1652,7 +1702,7 @@ export class MountFs implements InodeFs {
   }
   /** Everybody sees what was written to the file so far, as far as the server can be told within two seconds. */
   async #makeVisible(ino: number): Promise<void> {
-    if (!this.#stacks.has(ino) || this.#mode !== "online") return;
+    if (!this.#stacks.has(ino) || this.#modes.mode !== "online") return;
     await this.#flushNode(ino, false);
     const stack = this.#stacks.get(ino);
     const out = this.#delivery.list().findLast((o) => o.stack === stack);
@@ -1725,9 +1775,8 @@ export class MountFs implements InodeFs {
   getxattr(ino: number, name: string): Awaitable<Uint8Array> {
     if (name === "user.anyfs.tiers") return this.#tiers(ino);
     if (name === "user.anyfs.state") {
-      return new TextEncoder().encode(
-        this.#stacks.has(ino) || this.#replica.isPendingNode(ino) ? "pending" : "delivered",
-      );
+      const state = ino === ROOT_INO ? mountState(this.#scene, this.#modes.mode) : fileState(this.#scene, ino);
+      return new TextEncoder().encode(state);
     }
     const open = this.#open.get(ino);
     checkXattrName(name);
@@ -1778,8 +1827,13 @@ export class MountFs implements InodeFs {
   /** For people and programs: what is not delivered yet, and how the cache does. */
   status() {
     return {
-      mode: this.#mode,
+      mode: this.#modes.mode,
+      ...this.#modes.status(),
       pending: this.#delivery.pending,
+      blocked: this.#delivery.blocked,
+      conflicts: this.#found.open().length,
+      /** The highest number the server confirmed to be on its disk, as it is kept here. */
+      confirmed: Number(this.#replica.getMeta("durable") ?? 0),
       cache: this.#cache.stats(),
       openFiles: this.#open.size,
       locks: this.#locks.status(),
@@ -1799,6 +1853,117 @@ export class MountFs implements InodeFs {
       asking: this.#asking.size,
       lastNames: this.#lastNames.size,
     };
+  }
+  /** True: the connection is ended and none is tried until this is called with false. */
+  setOffline(offline: boolean): void {
+    if (offline) {
+      this.#modes.unwanted();
+      this.#o.link.pause();
+    } else {
+      this.#modes.wanted();
+      this.#o.link.resume();
+    }
+  }
+  /** What happened to the connection, numbers above `after`; waits up to `waitMs` for the first. */
+  events(after: number, waitMs: number): Promise<ModeEvent[]> {
+    return this.#modes.events(after, waitMs);
+  }
+  /** Tries at once what would be tried later. */
+  retry(): void {
+    this.#o.link.check();
+    this.#delivery.hurry();
+  }
+  /** The node at a path of the tree. Throws not_found, unavailable. */
+  async #atPath(path: string): Promise<number> {
+    let ino = ROOT_INO;
+    for (const name of path.split("/").filter((each) => each !== "")) {
+      const stat = await this.#lookup(ino, name);
+      if (stat === null) throw new FsError("not_found", `there is no ${path}`, { path });
+      ino = stat.ino;
+    }
+    return ino;
+  }
+  /** Keeps what is at the path complete here; returns its path without detours. Throws not_found, already_exists. */
+  async pin(path: string): Promise<string> {
+    const ino = await this.#atPath(path);
+    const canonical = this.#replica.tree.pathOf(ino) ?? path;
+    this.#pins.add(ino, canonical);
+    return canonical;
+  }
+  async unpin(path: string): Promise<void> {
+    this.#pins.remove(await this.#atPath(path).catch(() => 0), path);
+  }
+  listPins(): Promise<PinStatus[]> {
+    return this.#pins.list();
+  }
+  /**
+   * Goes on with a server that has another past than the one we knew. `keep-mine` first sends again what is here and not
+   * there, and in what meets ours holds. Throws conflict when there is nothing to decide, unavailable.
+   */
+  async resolveEpoch(keep: "keep-mine" | "keep-server"): Promise<{ files: number; missing: string[] }> {
+    const welcome = this.#welcome;
+    if (this.#stopped === null || welcome === null) throw new FsError("conflict", "there is nothing to decide");
+    if (!this.#raw.connected) throw new FsError("unavailable", "the server is away; decide when it is back");
+    const sent = { files: 0, missing: [] as string[] };
+    if (keep === "keep-mine") {
+      this.#forced = "client-wins";
+      await sendAgain({
+        tree: this.#replica.tree,
+        link: this.#raw,
+        cache: this.#cache,
+        isOurs: (ino) => this.#stacks.has(ino) || this.#replica.isPendingNode(ino),
+        missing: (path) => void sent.missing.push(path),
+        make: (op) => this.#journalOnly([op]),
+        write: async (node, create) => {
+          await this.#writeAgain(node, create);
+          sent.files++;
+        },
+      });
+      await this.#journal.sync();
+    }
+    this.#stopped = null;
+    this.#replica.setMeta("durable", String(welcome.lastRequest));
+    this.#welcome = { ...welcome, reset: true };
+    this.#begin(this.#welcome);
+    if (keep === "keep-mine") void this.#delivery.drained().then(() => void (this.#forced = null));
+    return sent;
+  }
+  /** A record of what the replica has already. */
+  #journalOnly(ops: readonly Op[]): void {
+    const touched = touchedBy(ops);
+    const request = this.#delivery.takeRequest();
+    const place = this.#journal.append({ request, ops, data: null }, []);
+    this.#replica.guard(touched);
+    this.#delivery.add({ request, ops, data: null, place, stack: null, layer: null, touched });
+  }
+  /** All bytes of the file as if they were written now. */
+  async #writeAgain(node: Stat, create: readonly Op[]): Promise<void> {
+    const stack = this.#stackFor({ ...node, content: null, size: 0 });
+    const { content, size } = node;
+    for (let at = 0; content !== null && at < size; at += SEND_AGAIN_PIECE) {
+      const bytes = await this.#cache.read(content, size, at, Math.min(SEND_AGAIN_PIECE, size - at));
+      stack.top().write(at, bytes, () => this.#stagingPath());
+    }
+    await stack.top().sync();
+    this.#journalTop(node.ino, create);
+  }
+  /** What is not delivered, oldest first; numbers above `after`. */
+  journal(after = 0, limit = 1000): { items: JournalItem[]; conflicts: Conflict[] } {
+    return { items: journalItems(this.#scene, after, limit), conflicts: this.#found.open() };
+  }
+  /** Gives up one undelivered change. Throws not_found, conflict when it has been sent. */
+  dropJournal(request: number): void {
+    this.#delivery.drop(request);
+  }
+  /**
+   * Settles a conflict of policy `manual`: `theirs`: what stands there holds; `ours`: the other version takes the name, and
+   * what stood there goes where that was; `both`: the other version goes beside it. Nothing is removed.
+   */
+  async resolveConflict(id: number, keep: "ours" | "theirs" | "both"): Promise<void> {
+    const conflict = this.#found.mustBeOpen(id);
+    if (keep !== "theirs") await settleByHand(conflict, keep, this, this.#replica.tree);
+    this.#found.settle(conflict);
+    this.#replica.commit();
   }
   clearCache(): number {
     return this.#cache.clear();
@@ -1827,6 +1992,9 @@ export class MountFs implements InodeFs {
   async close(): Promise<void> {
     this.#stopSync();
     this.#locks.close();
+    this.#modes.close();
+    this.#pins.close();
+    this.#cancelListing();
     this.#delivery.stop();
     await this.#journal.close();
     this.#replica.close();

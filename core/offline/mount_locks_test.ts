@@ -42,6 +42,9 @@ class World {
 
 /** A connection: both directions keep their order, take their time, and lose what is on the way when they break. */
 class Line implements ServerLink {
+  check(): void {}
+  pause(): void {}
+  resume(): void {}
   connected = false;
   calls = 0;
   resumeFrom = () => ({ after: null, epoch: null });

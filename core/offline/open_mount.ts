@@ -6,6 +6,8 @@ import type { Random } from "../platform/random.ts";
 import { connectRemote } from "../remote/client.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { openClientFolder } from "./client_folder.ts";
+import type { ConflictPolicy } from "./conflict_list.ts";
+import { naturalParam } from "./journal_view.ts";
 import { MountFs, type WritePolicy } from "./mount_fs.ts";
 import { markDamaged, saysDamaged } from "./replica_check.ts";
 
@@ -17,10 +19,11 @@ export interface OpenMountOptions {
   readonly cacheDir: string;
   readonly cacheBytes: number;
   readonly policy: WritePolicy;
+  readonly conflict: ConflictPolicy;
   readonly readOnly: boolean;
   readonly passthrough: boolean;
   readonly prefetch: boolean;
-  /** Begin without the server, with what is here. */
+  /** Begin without any network, with what is here; it does not try to connect until it is told to. */
   readonly offline: boolean;
   readonly host: string;
   readonly clock: Clock;
@@ -59,6 +62,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     clock: o.clock,
     random: o.random,
     ...(o.requestTimeoutMs === undefined ? {} : { callMs: o.requestTimeoutMs }),
+    paused: o.offline,
   });
   link.onDown((reason) => {
     lastReason = reason;
@@ -84,6 +88,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
       random: o.random,
       host: o.host,
       policy: o.policy,
+      conflict: o.conflict,
       readOnly: o.readOnly,
       passthrough: o.passthrough,
       prefetch: o.prefetch,
@@ -110,7 +115,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
         "unavailable",
         `nothing of ${o.url} is cached here yet: mount once with the server reachable, then --offline works`,
       );
-    }
+    } else opened.setOffline(true);
     control = await serveControl(`${folder.path}/control.sock`, opened, tell);
     return {
       set report(value: () => object) {
@@ -170,13 +175,44 @@ async function waitForServer(
   }
 }
 
-/** JSON-RPC 2.0 over HTTP on a unix socket: `status`, `stats`, `cache.stats`, `cache.clear`, `drain`. */
+function keepParam(value: unknown): "ours" | "theirs" | "both" {
+  if (value === "ours" || value === "theirs" || value === "both") return value;
+  throw new FsError("invalid_input", "keep: ours, theirs or both");
+}
+
+/** JSON-RPC 2.0 over HTTP on a unix socket; docs/protocol.md section 5 lists the methods. */
 function serveControl(path: string, fs: MountFs, report: () => object): Promise<HttpServer> {
   const methods: Record<string, (params: Record<string, unknown>) => unknown> = {
     "status": () => fs.status(),
     "stats": () => ({ ...fs.status(), held: fs.held(), ...report() }),
     "cache.stats": () => fs.status().cache,
     "cache.clear": () => ({ freed: fs.clearCache() }),
+    "events": async (params) => ({
+      events: await fs.events(
+        naturalParam(params["after"] ?? 0, "after"),
+        Math.min(60_000, naturalParam(params["wait_ms"] ?? 0, "wait_ms")),
+      ),
+    }),
+    "offline": () => (fs.setOffline(true), fs.status()),
+    "online": () => (fs.setOffline(false), fs.status()),
+    "journal.list": (params) =>
+      fs.journal(naturalParam(params["after"] ?? 0, "after"), naturalParam(params["limit"] ?? 1000, "limit")),
+    "journal.retry": () => (fs.retry(), {}),
+    "journal.drop": (params) => (fs.dropJournal(naturalParam(params["id"], "id")), {}),
+    "journal.resolve": async (params) => {
+      await fs.resolveConflict(naturalParam(params["id"], "id"), keepParam(params["keep"]));
+      return {};
+    },
+    "epoch.resolve": async (params) => {
+      const keep = params["keep"];
+      if (keep !== "keep-mine" && keep !== "keep-server") {
+        throw new FsError("invalid_input", "keep: keep-mine or keep-server");
+      }
+      return await fs.resolveEpoch(keep);
+    },
+    "pin.add": async (params) => ({ path: await fs.pin(String(params["path"])) }),
+    "pin.remove": async (params) => (await fs.unpin(String(params["path"])), {}),
+    "pin.list": async () => ({ pins: await fs.listPins() }),
     "drain": async (params) => ({ done: await fs.drain(Number(params["timeoutMs"] ?? 60_000)) }),
   };
   return serveHttp({
@@ -192,7 +228,8 @@ function serveControl(path: string, fs: MountFs, report: () => object): Promise<
         }
         return Response.json({ jsonrpc: "2.0", id, result: await method(call.params ?? {}) });
       } catch (error) {
-        return Response.json({ jsonrpc: "2.0", id, error: { code: -32000, message: toFsError(error).message } });
+        const { code, message } = toFsError(error);
+        return Response.json({ jsonrpc: "2.0", id, error: { code: -32000, message, data: { code } } });
       }
     },
   });

@@ -6,7 +6,7 @@
 import { FsError, toFsError } from "../fs/error.ts";
 import type { DirEntry, Stat } from "../fs/stat.ts";
 import { S_IFDIR, S_IFMT } from "../fs/stat.ts";
-import { INO_STRIDE, type Op, ROOT_INO } from "../index/ops.ts";
+import { INO_STRIDE, type Op, ROOT_INO, withoutExpectation } from "../index/ops.ts";
 import { migrate } from "../index/schema.ts";
 import { Statements } from "../index/statements.ts";
 import { Tree } from "../index/tree.ts";
@@ -214,6 +214,24 @@ export class Replica {
     this.#meta.clear();
   }
 
+  dropMeta(key: string): void {
+    if (this.getMeta(key) === null) return;
+    this.#begin();
+    this.#meta.delete(key);
+    this.#sql.run("DELETE FROM meta WHERE key = ?", key);
+  }
+  /** Keys that begin with `prefix` (ASCII), without it, and their values, in the order of the keys. */
+  metas(prefix: string): [string, string][] {
+    if (this.#meta.size > 0) this.#writeMeta();
+    return this.#sql.rows("SELECT key, value FROM meta WHERE key >= ? AND key < ? ORDER BY key", prefix, `${prefix}~`)
+      .map((row) => [(row[0] as string).slice(prefix.length), row[1] as string]);
+  }
+  /** What `keepBefore` kept of the node. */
+  before(ino: number): Stat | null {
+    const row = this.#sql.row("SELECT stat FROM before_writes WHERE ino = ?", ino);
+    return row === undefined ? null : JSON.parse(row[0] as string) as Stat;
+  }
+
   /**
    * Forgets all that came from the server, but not what is ours: names and nodes with undelivered changes stay as they
    * are, and so do the nodes in `written`; folders in `made` have nothing the server could know of.
@@ -318,7 +336,7 @@ export class Replica {
     this.#sql.run("SAVEPOINT ours");
     try {
       for (const op of ops) {
-        this.tree.apply(op);
+        this.tree.apply(withoutExpectation(op));
         if (op.t === "create" && (op.mode & S_IFMT) === S_IFDIR) this.setComplete(op.ino, true);
         if (op.t === "create") this.#sql.run(XATTRS_KNOWN, op.ino);
       }

@@ -42,6 +42,8 @@ export interface RemoteOptions {
   readonly caCerts?: readonly string[];
   /** Milliseconds a call has unless it says otherwise; a server silent for so long is taken for gone. @default 10000 */
   readonly callMs?: number;
+  /** Begin without trying to connect; `resume` begins. @default false */
+  readonly paused?: boolean;
 }
 
 /** The default of `callMs`. */
@@ -53,6 +55,8 @@ const HEARTBEAT_MS = 2_500;
 const QUIET_MS = 5_000;
 /** After so long it is taken for gone. */
 const GONE_MS = 12_000;
+/** An answer to `check` may take so long. */
+const CHECK_MS = 3_000;
 const FIRST_BACKOFF_MS = 100;
 const LAST_BACKOFF_MS = 5_000;
 /** How often calls are looked through for those whose time is up. */
@@ -107,6 +111,10 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   readonly #transfers = new Set<AbortController>();
   #stopHeartbeat: () => void = () => {};
   #lost: (reason: string) => void = () => {};
+  /** Ends the pause before the next try. */
+  #hurry = new AbortController();
+  /** Resolves when a connection is wanted again; null: it is wanted. */
+  #resumed: PromiseWithResolvers<void> | null = null;
   readonly #loop: Promise<void>;
 
   constructor(options: RemoteOptions) {
@@ -117,6 +125,10 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     this.#random = options.random ?? systemRandom;
     this.resumeFrom = options.resumeFrom ?? (() => ({ after: null, epoch: null }));
     this.#lastError = unreachable(this.url, "not connected yet");
+    if (options.paused === true) {
+      this.#resumed = Promise.withResolvers();
+      this.#lastError = unreachable(this.url, "it was told to work offline");
+    }
     this.#peer = openPeer(options.caCerts === undefined ? {} : { caCerts: options.caCerts });
     this.http = new HttpClient({ peer: this.#peer, url: this.url, token: options.token, clock: options.clock });
     this.#stopHeartbeat = this.#clock.every(HEARTBEAT_MS, () => this.#beat());
@@ -281,19 +293,46 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     else if (quiet >= QUIET_MS) this.#send("ping", null, { timeoutMs: GONE_MS }).catch(() => {});
   }
 
+  /** After a sleep of the machine or a change of its network: asks at once, and takes silence for an end; or tries at once. */
+  check(): void {
+    if (!this.#connected) {
+      this.#hurry.abort();
+      return;
+    }
+    this.#send("ping", null, { timeoutMs: CHECK_MS }).catch((error: FsError) => {
+      if (error.code === "timeout") this.#lost("no answer after the clock jumped");
+    });
+  }
+  pause(): void {
+    if (this.#resumed !== null) return;
+    this.#resumed = Promise.withResolvers();
+    this.#hurry.abort();
+    this.#lost("it was told to work offline");
+  }
+  resume(): void {
+    this.#resumed?.resolve();
+    this.#resumed = null;
+  }
+
   async #run(): Promise<void> {
     const { signal } = this.#closing;
     let backoff = FIRST_BACKOFF_MS;
     while (!signal.aborted) {
+      if (this.#resumed !== null) {
+        await this.#resumed.promise;
+        backoff = FIRST_BACKOFF_MS;
+        continue;
+      }
       const began = await this.#connectOnce();
       if (signal.aborted) return;
       if (began) backoff = FIRST_BACKOFF_MS;
       const wait = backoff * (0.5 + this.#random.unit() / 2);
       backoff = Math.min(backoff * 2, LAST_BACKOFF_MS);
+      this.#hurry = new AbortController();
       try {
-        await this.#clock.sleep(wait, signal);
+        await this.#clock.sleep(wait, AbortSignal.any([signal, this.#hurry.signal]));
       } catch {
-        return;
+        backoff = FIRST_BACKOFF_MS;
       }
     }
   }
@@ -488,6 +527,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     this.#closing.abort(error);
     this.#lastError = error;
     this.#connected = false;
+    this.resume();
     this.#socket?.close(1000, "done");
     const cut = [...this.#pending.values()];
     this.#pending.clear();

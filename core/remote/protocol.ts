@@ -190,5 +190,10 @@ export interface ServerLink {
   onPush<K extends PushKind>(kind: K, listener: (value: Pushes[K]) => void): void;
   /** The change number to ask for at the next reconnect, and the known epoch. */
   resumeFrom: () => { after: number | null; epoch: string | null };
+  /** Something happened after which the connection may be dead without a word: finds out within seconds. */
+  check(): void;
+  /** No connection is wanted until `resume`. */
+  pause(): void;
+  resume(): void;
   close(): Promise<void>;
 }

@@ -123,7 +123,15 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     time,
   }),
   link: record<OpOf<"link">>({ t: tag("link"), ino, parent: ino, name: wireName, time }),
-  unlink: record<OpOf<"unlink">>({ t: tag("unlink"), parent: ino, name: wireName, ino, time }),
+  unlink: record<OpOf<"unlink">>({
+    t: tag("unlink"),
+    parent: ino,
+    name: wireName,
+    ino,
+    baseContent: optional(nullable(hexHash)),
+    others: optional(boolean),
+    time,
+  }),
   rmdir: record<OpOf<"rmdir">>({ t: tag("rmdir"), parent: ino, name: wireName, ino, time }),
   rename: record<OpOf<"rename">>({
     t: tag("rename"),
@@ -133,6 +141,9 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     newName: wireName,
     flags: integer(0, 3),
     ino,
+    overIno: optional(ino),
+    overContent: optional(nullable(hexHash)),
+    overOthers: optional(boolean),
     time,
   }),
   attr: record<OpOf<"attr">>({

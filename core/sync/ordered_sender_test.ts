@@ -26,6 +26,9 @@ class FakeServer {
     readContent: () => Promise.reject(new Error("not used")),
     connected: true,
     resumeFrom: () => ({ after: null, epoch: null }),
+    check: () => {},
+    pause: () => {},
+    resume: () => {},
     close: () => Promise.resolve(),
   };
 

@@ -90,6 +90,8 @@ export class FakeLink implements ServerLink {
   #downs: ((reason: string) => void)[] = [];
   #pushes = new Map<PushKind, ((value: never) => void)[]>();
   #line: Promise<unknown> = Promise.resolve();
+  /** Number of the present connection. */
+  #session = 0;
 
   constructor(public server: FakeServer, readonly id: string, readonly host: string) {}
 
@@ -112,12 +114,13 @@ export class FakeLink implements ServerLink {
     const info = await index.device(this.id, this.host);
     this.device = info.no;
     const { after, epoch } = this.resumeFrom();
+    const seq = await index.lastSeq();
     const missed = after === null ? null : await index.changesSince(after, 1_000_000);
     const reset = missed === null || (epoch !== null && epoch !== index.epoch);
     this.connected = true;
+    const session = ++this.#session;
     this.server.links.add(this);
     this.server.locks.arrived(this.device);
-    const seq = await index.lastSeq();
     const welcome: Welcome = {
       protocol: 1,
       device: info.no,
@@ -129,7 +132,10 @@ export class FakeLink implements ServerLink {
       run: this.server.run,
     };
     for (const up of this.#ups) up(welcome);
-    if (!reset && missed !== null) await this.#tell(missed);
+    if (!reset && missed !== null) {
+      const others = missed.filter((change) => change.device !== this.device);
+      await (this.#line = this.#line.then(() => this.#tell(others, missed.at(-1)?.seq, session)));
+    }
     await index.settle();
     this.#push("durable", { request: info.lastRequest });
   }
@@ -147,15 +153,18 @@ export class FakeLink implements ServerLink {
     return this.connected;
   }
   feed(changes: readonly Change[]): void {
-    this.#line = this.#line.then(() => this.#tell(changes.filter((c) => c.device !== this.device)));
+    const seq = changes.at(-1)?.seq;
+    const session = this.#session;
+    this.#line = this.#line.then(() => this.#tell(changes.filter((c) => c.device !== this.device), seq, session));
   }
-  async #tell(changes: readonly Change[]): Promise<void> {
-    if (changes.length === 0) return;
+  async #tell(changes: readonly Change[], seq: number | undefined, session: number): Promise<void> {
+    if (seq === undefined || session !== this.#session) return;
     const told: PushedChange[] = [];
     for (const change of changes) {
       told.push({ ...change, stat: change.ino === 0 ? null : await this.server.index.stat(change.ino) });
     }
-    this.#push("changes", { seq: changes.at(-1)?.seq ?? 0, changes: told });
+    // What an earlier connection did not tell, this one has told already.
+    if (session === this.#session) this.#push("changes", { seq, changes: told });
   }
   /** Everything the server had to say has been said. */
   async told(): Promise<void> {
@@ -262,6 +271,16 @@ export class FakeLink implements ServerLink {
     if (!this.connected) throw new FsError("unavailable", "not connected");
     await this.before("manifest", null);
     return (await this.server.content(hash)).slice(offset, offset + length);
+  }
+  checks = 0;
+  check(): void {
+    this.checks++;
+  }
+  pause(): void {
+    this.disconnect();
+  }
+  resume(): void {
+    void this.connect();
   }
   close(): Promise<void> {
     this.disconnect();

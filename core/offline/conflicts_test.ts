@@ -1,0 +1,350 @@
+/** What several devices did apart, case by case (docs/semantics-offline.md): which version has the name, and where the other one is. */
+import assert from "node:assert/strict";
+import { FakeServer } from "../../tests/support/fake_server.ts";
+import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
+import { ChunkPool } from "../store/chunk_pool.ts";
+import type { ConflictPolicy } from "./conflict_list.ts";
+
+const pool = new ChunkPool({ workers: 1 });
+const unchecked = { sanitizeResources: false, sanitizeOps: false };
+const text = (s: string) => new TextEncoder().encode(s);
+
+interface House {
+  readonly server: FakeServer;
+  readonly a: SimDevice;
+  readonly b: SimDevice;
+}
+/** Both know `f` ("base") and the folder `dir`; then b is cut off. */
+async function house(policy: ConflictPolicy, test: (h: House) => Promise<void>): Promise<void> {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool, policy });
+  const b = await SimDevice.open({ server, name: "b", pool, policy });
+  await a.write(1, "f", text("base"));
+  await a.fs.mkdir(1, "dir", 0o755, caller);
+  await quiet([a, b]);
+  for (const d of [a, b]) {
+    await d.tree();
+    assert.equal(await d.text("f"), "base");
+  }
+  b.link.disconnect();
+  await test({ server, a, b });
+  await a.stop();
+  await b.stop();
+  await server.index.close();
+}
+async function heal({ a, b }: House): Promise<void> {
+  await quiet([a]);
+  await b.link.connect();
+  await quiet([a, b]);
+  assert.deepEqual([...await a.tree()].sort(), [...await b.tree()].sort(), "both show the same");
+}
+const CONFLICT = /^f \(conflict b \d{4}-\d\d-\d\d \d\d\.\d\d\)$/;
+async function conflictCopies(d: SimDevice): Promise<string[]> {
+  return (await d.names()).filter((name) => CONFLICT.test(name));
+}
+/** The texts of what lies in the conflict folder. */
+async function aside(d: SimDevice): Promise<(string | null)[]> {
+  const folder = await d.at(".anyfs-conflicts");
+  if (folder === 0) return [];
+  return await Promise.all((await d.names(folder)).map((name) => d.text(".anyfs-conflicts", name)));
+}
+
+Deno.test(
+  { name: "a removal of what another has changed meanwhile does not take the change away", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.write(1, "f", text("changed by a"));
+      await h.b.fs.unlink(1, "f", caller);
+      await heal(h);
+      assert.equal(await h.b.text("f"), "changed by a");
+      assert.deepEqual(await h.a.names(), ["dir", "f"]);
+    }),
+);
+
+Deno.test(
+  { name: "a file saved by renaming over one that another has changed: both are there", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.write(1, "f", text("changed by a"));
+      await h.b.write(1, "f.tmp", text("saved by b"));
+      await h.b.fs.rename(1, "f.tmp", 1, "f", 0, caller);
+      await heal(h);
+      assert.equal(await h.a.text("f"), "changed by a");
+      const [copy] = await conflictCopies(h.a);
+      assert.equal(await h.a.text(copy ?? ""), "saved by b");
+      assert.equal((await h.a.names()).length, 3);
+    }),
+);
+
+Deno.test(
+  { name: "a rename to a name that another gave meanwhile drops neither file", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.write(1, "g", text("a's g"));
+      await h.b.fs.rename(1, "f", 1, "g", 0, caller);
+      await heal(h);
+      assert.equal(await h.a.text("g"), "a's g");
+      const other = (await h.a.names()).find((name) => name.startsWith("g (conflict b "));
+      assert.equal(await h.a.text(other ?? ""), "base");
+    }),
+);
+
+Deno.test({
+  name: "what a device wrote and removed itself is gone, also when the first half was delivered before a crash",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  for (const crash of [false, true]) {
+    let a = await SimDevice.open({ server, name: "a", pool });
+    await a.write(1, "f", text("one"));
+    await a.write(1, "f", text("two"));
+    await a.write(1, "over", text("old"));
+    await a.write(1, "over", text("newer"));
+    if (crash) await quiet([a]);
+    await a.fs.unlink(1, "f", caller);
+    await a.write(1, "tmp", text("newest"));
+    await a.fs.rename(1, "tmp", 1, "over", 0, caller);
+    if (crash) a = await a.crash();
+    await quiet([a]);
+    assert.deepEqual(await a.names(), ["over"], a.log.join("\n"));
+    assert.equal(await a.text("over"), "newest");
+    await a.fs.unlink(1, "over", caller);
+    await quiet([a]);
+    assert.deepEqual(await server.index.readDir(1, null, 10), []);
+    await a.stop();
+  }
+  await server.index.close();
+});
+
+Deno.test(
+  { name: "files made in a folder that another removed bring the folder back", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      const dir = await h.b.at("dir");
+      const inner = await h.b.fs.mkdir(dir, "inner", 0o755, caller);
+      await h.b.write(inner.ino, "new", text("new"));
+      await h.b.fs.rename(1, "f", dir, "f", 0, caller);
+      await h.a.fs.rmdir(1, "dir", caller);
+      await heal(h);
+      assert.equal(await h.a.text("dir", "inner", "new"), "new");
+      assert.equal(await h.a.text("dir", "f"), "base");
+      assert.deepEqual(await h.a.names(), ["dir"]);
+    }),
+);
+
+Deno.test(
+  { name: "folders of one name made apart become one folder with all that is in them", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      const [x, y] = [
+        await h.a.fs.mkdir(1, "2026", 0o755, caller),
+        await h.b.fs.mkdir(1, "2026", 0o755, caller),
+      ];
+      await h.a.write(x.ino, "from a", text("A"));
+      await h.a.write(x.ino, "same", text("A"));
+      await h.b.write(y.ino, "from b", text("B"));
+      await h.b.write(y.ino, "same", text("B"));
+      const deep = await h.b.fs.mkdir(y.ino, "deep", 0o755, caller);
+      await h.b.write(deep.ino, "down", text("D"));
+      await heal(h);
+      assert.deepEqual(await h.a.names(), ["2026", "dir", "f"]);
+      const folder = await h.b.at("2026");
+      const names = await h.b.names(folder);
+      assert.equal(names.length, 5, names.join());
+      assert.equal(await h.a.text("2026", "from b"), "B");
+      assert.equal(await h.b.text("2026", "same"), "A");
+      assert.equal(await h.a.text("2026", "deep", "down"), "D");
+    }),
+);
+
+Deno.test(
+  { name: "a file and a folder of one name made apart are both there", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.write(1, "n", text("a file"));
+      const folder = await h.b.fs.mkdir(1, "n", 0o755, caller);
+      await h.b.write(folder.ino, "in it", text("inside"));
+      await heal(h);
+      assert.equal(await h.b.text("n"), "a file");
+      const other = (await h.a.names()).find((name) => name.startsWith("n (conflict b ")) ?? "";
+      assert.equal(await h.a.text(other, "in it"), "inside");
+    }),
+);
+
+Deno.test(
+  { name: "one renames a file, another changes it: the change is under the new name", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.fs.rename(1, "f", await h.a.at("dir"), "renamed", 0, caller);
+      await h.b.write(1, "f", text("changed by b"));
+      await heal(h);
+      assert.equal(await h.a.text("dir", "renamed"), "changed by b");
+      assert.deepEqual(await h.a.names(), ["dir"]);
+    }),
+);
+
+Deno.test(
+  { name: "two rename one file: the name that came first stands", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.fs.rename(1, "f", 1, "by a", 0, caller);
+      await h.b.fs.rename(1, "f", 1, "by b", 0, caller);
+      await heal(h);
+      assert.deepEqual(await h.a.names(), ["by a", "dir"]);
+      assert.equal(await h.b.text("by a"), "base");
+    }),
+);
+
+Deno.test(
+  { name: "names that differ in case or in their Unicode form are names of their own", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.fs.rename(1, "f", 1, "F", 0, caller);
+      await h.a.write(1, "caf\u00e9", text("NFC"));
+      await h.b.write(1, "cafe\u0301", text("NFD"));
+      await h.b.write(1, "f", text("changed by b"));
+      await heal(h);
+      assert.deepEqual((await h.a.names()).sort(), ["F", "cafe\u0301", "caf\u00e9", "dir"]);
+      assert.equal(await h.a.text("F"), "changed by b");
+      assert.equal(await h.b.text("caf\u00e9"), "NFC");
+      assert.equal(await h.b.text("cafe\u0301"), "NFD");
+    }),
+);
+
+/** What is newer is so by its time of change, which clocks of one millisecond don't tell apart. */
+async function makeOld(h: House, policy: ConflictPolicy, ...names: string[]): Promise<void> {
+  if (policy !== "newer") return;
+  for (const name of names) {
+    await h.a.fs.setattr(await h.a.at(name), { mtime: { sec: 1000, nsec: 0 } }, undefined, caller);
+  }
+}
+for (
+  const [policy, stands, loser] of [
+    ["server-wins", "by a", "by b"],
+    ["manual", "by a", "by b"],
+    ["client-wins", "by b", "by a"],
+    ["newer", "by b", "by a"],
+  ] as const
+) {
+  Deno.test({
+    name: `${policy}: of two changes to a file one has the name, the other is in .anyfs-conflicts`,
+    ...unchecked,
+  }, () =>
+    house(policy, async (h) => {
+      await h.a.write(1, "f", text("by a"));
+      await h.b.write(1, "f", text("by b"));
+      await makeOld(h, policy, "f");
+      await heal(h);
+      assert.equal(await h.a.text("f"), stands);
+      assert.deepEqual(await aside(h.b), [loser]);
+      assert.deepEqual(await h.a.names(), [".anyfs-conflicts", "dir", "f"]);
+    }));
+
+  Deno.test(
+    { name: `${policy}: of two files given one name apart neither is lost`, ...unchecked },
+    () =>
+      house(policy, async (h) => {
+        await h.a.write(1, "n", text("by a"));
+        await h.b.write(1, "n", text("by b"));
+        await h.b.write(1, "tmp", text("by b"));
+        await h.b.fs.rename(1, "tmp", 1, "m", 0, caller);
+        await h.a.write(1, "m", text("by a"));
+        await makeOld(h, policy, "n", "m");
+        await heal(h);
+        assert.equal(await h.a.text("n"), stands);
+        assert.equal(await h.a.text("m"), stands);
+        assert.deepEqual(await aside(h.b), [loser, loser]);
+      }),
+  );
+
+  Deno.test(
+    { name: `${policy}: a removal against a change never loses the change`, ...unchecked },
+    () =>
+      house(policy, async (h) => {
+        await h.a.write(1, "f", text("changed by a"));
+        await h.b.fs.unlink(1, "f", caller);
+        await makeOld(h, policy, "f");
+        await heal(h);
+        const where = await h.a.text("f");
+        const gone = policy === "client-wins" || policy === "newer";
+        assert.equal(where, gone ? null : "changed by a");
+        assert.deepEqual(await aside(h.a), gone ? ["changed by a"] : []);
+      }),
+  );
+
+  Deno.test(
+    { name: `${policy}: a change against a removal never loses the change`, ...unchecked },
+    () =>
+      house(policy, async (h) => {
+        await h.a.fs.unlink(1, "f", caller);
+        await h.b.write(1, "f", text("changed by b"));
+        await heal(h);
+        const serverWins = policy === "server-wins" || policy === "manual";
+        assert.equal(await h.a.text("f"), serverWins ? null : "changed by b");
+        assert.deepEqual(await aside(h.a), serverWins ? ["changed by b"] : []);
+      }),
+  );
+}
+
+/** The server has forgotten everything that no file has now. */
+async function collect(server: FakeServer): Promise<void> {
+  await server.index.settle();
+  while ((await server.index.collect(Date.now() + 1e9, 1000)).contents > 0);
+}
+const big = (byte: number, size = 600_000) => {
+  const out = new Uint8Array(size);
+  for (let i = 0; i < size; i++) out[i] = (i * byte + (i >> 8) * 31) & 0xff;
+  return out;
+};
+
+for (const cached of [true, false]) {
+  Deno.test({
+    name: cached
+      ? "a change made from bytes the server has forgotten is delivered whole when they are all here"
+      : "a change made from bytes that nobody has any more is kept as far as it is here, and blocks nothing",
+    ...unchecked,
+  }, async () => {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const b = await SimDevice.open({ server, name: "b", pool });
+    const ino = await a.write(1, "f", big(7));
+    await quiet([a, b]);
+    await b.tree();
+    if (cached) assert.deepEqual(await b.read(ino), big(7));
+    b.link.disconnect();
+    await b.patch(ino, 300_000, text("CHANGED"));
+    await b.write(1, "next", text("behind it"));
+    await a.write(1, "f", big(9));
+    await quiet([a]);
+    await collect(server);
+    await b.link.connect();
+    await quiet([a, b]);
+    assert.equal(await a.text("next"), "behind it");
+    assert.deepEqual(await a.read(await a.at("f")), big(9));
+    const copy = (await a.names()).find((name) => name.startsWith("f (conflict b ")) ?? "";
+    const expected = cached ? big(7) : new Uint8Array(600_000);
+    expected.set(text("CHANGED"), 300_000);
+    assert.deepEqual(await a.read(await a.at(copy)), expected);
+    assert.equal(/ partial\)$/.test(copy), !cached);
+    await a.stop();
+    await b.stop();
+    await server.index.close();
+  });
+}
+
+Deno.test(
+  { name: "two who remove one of two names each do not remove the file", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.b.link.connect();
+      await h.a.fs.link(await h.a.at("f"), 1, "g", caller);
+      await quiet([h.a, h.b]);
+      h.b.link.disconnect();
+      await h.a.fs.unlink(1, "f", caller);
+      await h.b.fs.unlink(1, "g", caller);
+      await heal(h);
+      assert.equal(await h.a.text("g"), "base");
+    }),
+);
+
+Deno.test("close the pool", () => pool.close());

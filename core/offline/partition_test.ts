@@ -1,0 +1,189 @@
+/**
+ * Several devices change one tree through partitions and crashes: afterwards all show the same, and every version that was
+ * closed is there, or was replaced or removed by somebody who had it before their eyes.
+ * `deno task partitions` runs many more.
+ */
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { FakeServer } from "../../tests/support/fake_server.ts";
+import { caller, quiet, serverTree, SimDevice } from "../../tests/support/sim_device.ts";
+import { FsError } from "../fs/error.ts";
+import { ChunkPool } from "../store/chunk_pool.ts";
+import type { ConflictPolicy } from "./conflict_list.ts";
+
+interface Spot {
+  readonly folder: string;
+  readonly name: string;
+}
+type Step =
+  | { t: "write"; device: number; at: Spot; size: number }
+  | { t: "remove"; device: number; at: Spot }
+  | { t: "rename"; device: number; at: Spot; to: Spot }
+  | { t: "link"; device: number; at: Spot; to: Spot }
+  | { t: "mkdir"; device: number; name: string }
+  | { t: "rmdir"; device: number; name: string }
+  | { t: "move"; device: number; name: string; to: string }
+  | { t: "cut"; device: number }
+  | { t: "heal"; device: number }
+  | { t: "crash"; device: number }
+  | { t: "quiet" };
+
+const device = fc.integer({ min: 0, max: 2 });
+const folder = fc.constantFrom("", "", "p", "q");
+const at: fc.Arbitrary<Spot> = fc.record({ folder, name: fc.constantFrom("x", "y", "X") });
+const name = fc.constantFrom("p", "q");
+const just = <T extends string>(t: T) => fc.constant(t);
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.record({ t: just("write"), device, at, size: fc.oneof(fc.nat(50), fc.nat(400_000)) }),
+  },
+  { weight: 3, arbitrary: fc.record({ t: just("remove"), device, at }) },
+  { weight: 4, arbitrary: fc.record({ t: just("rename"), device, at, to: at }) },
+  { weight: 1, arbitrary: fc.record({ t: just("link"), device, at, to: at }) },
+  { weight: 3, arbitrary: fc.record({ t: just("mkdir"), device, name }) },
+  { weight: 2, arbitrary: fc.record({ t: just("rmdir"), device, name }) },
+  { weight: 1, arbitrary: fc.record({ t: just("move"), device, name, to: name }) },
+  { weight: 4, arbitrary: fc.record({ t: just("cut"), device }) },
+  { weight: 2, arbitrary: fc.record({ t: just("heal"), device }) },
+  { weight: 1, arbitrary: fc.record({ t: just("crash"), device }) },
+  { weight: 1, arbitrary: fc.constant({ t: "quiet" as const }) },
+);
+const policies: readonly ConflictPolicy[] = ["keep-both", "server-wins", "client-wins", "newer", "manual"];
+
+const HEADER = 8;
+const versionOf = (bytes: Uint8Array) => Number(new TextDecoder().decode(bytes.subarray(0, HEADER)));
+function bytesOf(version: number, size: number): Uint8Array {
+  const out = new Uint8Array(HEADER + size).fill(version & 0xff);
+  out.set(new TextEncoder().encode(String(version).padStart(HEADER)));
+  return out;
+}
+
+async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPool): Promise<void> {
+  const server = new FakeServer();
+  const devices: SimDevice[] = [];
+  for (const name of ["a", "b", "c"]) devices.push(await SimDevice.open({ server, name, pool, policy }));
+  let versions = 0;
+  const written = new Map<number, Uint8Array>();
+  /** Replaced or removed by somebody who had it before their eyes. */
+  const seen = new Set<number>();
+
+  const perform = async (s: Step): Promise<void> => {
+    if (s.t === "quiet") return await quiet(devices);
+    const d = devices[s.device];
+    if (d === undefined) return;
+    if (s.t === "cut") {
+      // What it has seen it has offline.
+      if (d.link.connected) {
+        for (const { ino, what } of (await d.tree()).values()) if (what !== "folder") await d.read(ino);
+      }
+      return d.link.disconnect();
+    }
+    if (s.t === "heal") return d.link.connected ? undefined : await d.link.connect();
+    if (s.t === "crash") {
+      devices[s.device] = await d.crash();
+      return;
+    }
+    // Those who are connected know what they replace.
+    if (d.link.connected) await quiet(devices);
+    const parentOf = async (spot: Spot) => spot.folder === "" ? 1 : await d.at(spot.folder);
+    if (s.t === "mkdir") return void await d.fs.mkdir(1, s.name, 0o755, caller);
+    if (s.t === "rmdir") return await d.fs.rmdir(1, s.name, caller);
+    if (s.t === "move") return await d.fs.rename(1, s.name, 1, s.to, 0, caller);
+    const parent = await parentOf(s.at);
+    if (parent === 0) return;
+    const ino = (await d.fs.lookup(parent, s.at.name, caller))?.ino ?? 0;
+    if (s.t === "write") {
+      const before = ino === 0 ? 0 : versionOf(await d.read(ino));
+      const version = ++versions;
+      const data = bytesOf(version, s.size);
+      // Written or not when it fails in between: then it may be found.
+      await d.write(parent, s.at.name, data);
+      written.set(version, data);
+      if (before !== 0) seen.add(before);
+      return;
+    }
+    if (ino === 0) return;
+    const lost = async (gone: number) => {
+      const stat = await d.fs.getattr(gone, undefined);
+      return stat.nlink > 1 ? 0 : versionOf(await d.read(gone));
+    };
+    if (s.t === "remove") {
+      const version = await lost(ino);
+      await d.fs.unlink(parent, s.at.name, caller);
+      if (version !== 0) seen.add(version);
+      return;
+    }
+    const target = await parentOf(s.to);
+    if (target === 0) return;
+    if (s.t === "link") return void await d.fs.link(ino, target, s.to.name, caller);
+    const there = (await d.fs.lookup(target, s.to.name, caller))?.ino ?? 0;
+    const version = there === 0 || there === ino ? 0 : await lost(there);
+    await d.fs.rename(parent, s.at.name, target, s.to.name, 0, caller);
+    if (version !== 0) seen.add(version);
+  };
+
+  const begin: Step[] = ["x", "y"].flatMap((name) =>
+    ["", "p"].map((folder): Step => ({ t: "write", device: 0, at: { folder, name }, size: 10 }))
+  );
+  for (const s of [{ t: "mkdir", device: 0, name: "p" } as const, ...begin, ...steps]) {
+    try {
+      await perform(s);
+    } catch (error) {
+      // Offline something may be unknown; and names are taken, folders full, as names and folders are.
+      if (!(error instanceof FsError) || error.code === "internal" || error.code === "corrupt") throw error;
+    }
+  }
+  for (const d of devices) if (!d.link.connected) await d.link.connect();
+  await quiet(devices);
+  const there = await serverTree(server);
+  const found = new Set<number>();
+  for (const [path, { what }] of there) {
+    if (what === "folder" || what === "empty") continue;
+    const bytes = await server.content(what);
+    const version = versionOf(bytes);
+    const expected = written.get(version);
+    if (expected !== undefined) assert.deepEqual(bytes, expected, `${path} is one version, whole`);
+    found.add(version);
+  }
+  const lines = (tree: Map<string, { ino: number; what: string }>) =>
+    [...tree].map(([path, { ino, what }]) => `${path} ${ino} ${what.slice(0, 12)}`).sort().join("\n");
+  for (const version of written.keys()) {
+    assert.ok(found.has(version) || seen.has(version), `version ${version} is not lost; there are\n${lines(there)}`);
+  }
+  for (const d of devices) {
+    assert.equal(lines(await d.tree()), lines(there), `${d.link.id} shows what the server has`);
+    for (const [path, { ino, what }] of await d.tree()) {
+      if (what === "folder" || what === "empty") continue;
+      assert.deepEqual(await d.read(ino), await server.content(what), `${path} on ${d.link.id}`);
+    }
+    assert.deepEqual(d.fs.status().pending, { records: 0, bytes: 0 });
+  }
+  for (const d of devices) await d.stop();
+  await server.index.close();
+}
+
+Deno.test({
+  name: "after partitions and crashes all devices show the same, and no version that was closed is lost",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const pool = new ChunkPool({ workers: 1 });
+  const seed = Deno.env.get("ANYFS_SEED");
+  try {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(step, { minLength: 8, maxLength: 40, size: "max" }),
+        fc.constantFrom(...policies),
+        async (steps, policy) => await run(steps, policy, pool),
+      ),
+      {
+        numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 30),
+        ...(seed === undefined ? {} : { seed: Number(seed) }),
+        interruptAfterTimeLimit: Number(Deno.env.get("ANYFS_LIMIT_SECS") ?? 60) * 1000,
+      },
+    );
+  } finally {
+    pool.close();
+  }
+});
