@@ -653,6 +653,10 @@ export class Delivery {
     this.#made.set(ino, content);
     return true;
   }
+  /** Others changed the file since, and it was seen here: what we made of it is not what a removal is to expect. */
+  changedByOthers(ino: number): void {
+    this.#made.delete(ino);
+  }
   /** A removal expects what we made of the file ourselves just before. */
   #expecting(op: Op): Op {
     const ino = removedBy(op);

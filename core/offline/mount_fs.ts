@@ -551,6 +551,7 @@ export class MountFs implements InodeFs {
       if (stat !== null) this.#replica.moveBefore(stat);
       return;
     }
+    this.#delivery.changedByOthers(ino);
     // What is left of ours only waits for the server's disk; theirs came after it.
     if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);
