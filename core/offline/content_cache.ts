@@ -534,8 +534,9 @@ export class ContentCache {
         const view = big.view ??= await this.manifest(big.hash);
         spans = await view.chunksIn(gap.start, gap.end - gap.start, (hash) => this.segment(hash));
       } catch (error) {
-        // Offline, without the manifest: better than nothing.
-        if (!(error instanceof FsError) || (error.code !== "unavailable" && error.code !== "timeout")) throw error;
+        // Offline, or when the server has forgotten it, without the manifest: better than nothing.
+        const away = error instanceof FsError && ["unavailable", "timeout", "not_found"].includes(error.code);
+        if (!away) throw error;
         this.#options.log?.(`cache: content ${big.hash} can't be compared now: ${error.message}`);
         big.verified.add(gap.start, gap.end);
         continue;

@@ -845,8 +845,13 @@ export class Delivery {
         const step = out.salvage ? SALVAGE_PIECE : READ_PIECE;
         for (let at = source.start; at < source.end; at += step) {
           const n = Math.min(step, source.end - at);
-          if (out.salvage) this.#cache.readNow(base, baseSize, at, into.subarray(at - offset, at - offset + n));
-          else into.set(await this.#cache.read(base, baseSize, at, n), at - offset);
+          const bytes = await this.#cache.read(base, baseSize, at, n).catch((error) => {
+            // Zeros for what nobody has any more.
+            const { code } = toFsError(error);
+            if (!out.salvage || (code !== "not_found" && code !== "corrupt")) throw error;
+            return null;
+          });
+          if (bytes !== null) into.set(bytes, at - offset);
         }
       }
       if (stack.layers[0] === lowest || stack.base === base) return into;
