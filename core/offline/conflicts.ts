@@ -329,6 +329,7 @@ export class Conflicts {
     else {
       this.#take(theirs);
       this.#s.replica.tree.putEntry(place.parent, place.name, theirs.ino);
+      this.#s.cameBack(theirs.ino);
     }
     this.#tell(place);
   }
@@ -499,6 +500,7 @@ export class Conflicts {
     this.#take(theirs);
     replica.setComplete(ino, false);
     replica.tree.putEntry(create.parent, create.name, ino);
+    this.#s.cameBack(ino);
     this.#s.notifier()?.invalidateInode(mine, true);
     this.#tell(create);
     return null;
