@@ -127,7 +127,7 @@ export class Conflicts {
         return await this.#create(out, op, error, round);
       case "link":
         if (error.code === "already_exists" && out.ops.length === 1) return await this.#nameTaken(out, op, round);
-        if (gone && this.#createdHere(op.ino)) return () => [op];
+        if (gone && this.#createdHere(out, op.ino)) return () => [op];
         if (await this.#stat(op.ino) !== null) return await this.#parentGone(out, op, op.parent, round);
         return () => null;
       case "unlink":
@@ -137,7 +137,7 @@ export class Conflicts {
       case "rmdir":
         return () => null;
       default:
-        return gone && this.#createdHere(op.ino) ? () => [op] : () => null;
+        return gone && this.#createdHere(out, op.ino) ? () => [op] : () => null;
     }
   }
 
@@ -147,8 +147,10 @@ export class Conflicts {
   #lookup(parent: number, name: string): Promise<Stat | null> {
     return this.#s.link.call("lookup", { parent, name });
   }
-  #createdHere(ino: number): boolean {
-    return this.#s.list().some((out) =>
+  /** Does an earlier record of ours, refused for now, make the node? */
+  #createdHere(before: Outgoing, ino: number): boolean {
+    const list = this.#s.list();
+    return list.slice(0, list.indexOf(before)).some((out) =>
       out.state !== "visible" && out.ops.some((op) => op.t === "create" && op.ino === ino)
     );
   }
@@ -249,10 +251,10 @@ export class Conflicts {
     };
   }
   /** The folder, made again when somebody removed it while we put something into it; else the conflict folder. */
-  async #revive(dir: number, round: Round): Promise<{ ino: number; before: Create[] }> {
+  async #revive(out: Outgoing, dir: number, round: Round): Promise<{ ino: number; before: Create[] }> {
     const promised = round.folders.get(dir);
     if (promised !== undefined) return { ino: promised, before: [] };
-    if (dir === ROOT_INO || this.#createdHere(dir)) return { ino: dir, before: [] };
+    if (dir === ROOT_INO || this.#createdHere(out, dir)) return { ino: dir, before: [] };
     const there = await this.#stat(dir);
     if (there !== null) return { ino: dir, before: [] };
     const { replica } = this.#s;
@@ -263,7 +265,7 @@ export class Conflicts {
       round.folders.set(dir, attic.ino);
       return attic;
     }
-    const parent = await this.#revive(name.parent, round);
+    const parent = await this.#revive(out, name.parent, round);
     const taken = await this.#lookup(parent.ino, name.name);
     if (taken !== null && isDir(taken.mode)) {
       round.folders.set(dir, taken.ino);
@@ -528,7 +530,7 @@ export class Conflicts {
     dir: number,
     round: Round,
   ): Promise<Step> {
-    const folder = await this.#revive(dir, round);
+    const folder = await this.#revive(out, dir, round);
     if (folder.ino === dir && folder.before.length === 0) return () => [op];
     return () => {
       this.#make(out, folder.before);
@@ -575,7 +577,7 @@ export class Conflicts {
 
   async #rename(out: Outgoing, op: Rename, error: FsError, round: Round): Promise<Step> {
     if (error.code === "not_found" || error.code === "not_a_directory") {
-      if (this.#createdHere(op.ino)) return () => [op];
+      if (this.#createdHere(out, op.ino)) return () => [op];
       const named = await this.#lookup(op.parent, op.name);
       if (named === null || named.ino !== op.ino) return () => null;
       if (error.code === "not_a_directory") return await this.#replaceChanged(out, op, named, round);
@@ -634,7 +636,7 @@ export class Conflicts {
     if (copy !== undefined) {
       return await this.#create(out, copy, error, round);
     }
-    if (this.#createdHere(data.ino) || round.stacks.has(stack)) return () => [];
+    if (this.#createdHere(out, data.ino) || round.stacks.has(stack)) return () => [];
     round.stacks.add(stack);
     if (this.#removedLater(out, data.ino)) return () => null;
     const theirs = await this.#stat(data.ino);
@@ -704,7 +706,7 @@ export class Conflicts {
     let before: Create[];
     if (toAttic) ({ place, before } = await this.#aside(here.name, round));
     else {
-      const folder = await this.#revive(here.parent, round);
+      const folder = await this.#revive(out, here.parent, round);
       const taken = await this.#lookup(folder.ino, here.name);
       before = folder.before;
       const local = replica.tree.entry(folder.ino, here.name);
