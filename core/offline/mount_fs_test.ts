@@ -691,6 +691,51 @@ Deno.test({
 });
 
 Deno.test({
+  name: "what the server has of a large file is what was sent, not what would be made of the same bytes now",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  let a = await device(server, "a");
+  await a.fs.readdir(1, null, 100);
+  let expected = random(400_000, 1);
+  const ino = await write(a.fs, 1, "log", expected.slice());
+  assert.ok(await a.fs.drain(10_000));
+  // Where an appended file is cut depends on how it grew.
+  const append = async (n: number) => {
+    const more = random(30_000, n);
+    const { fh } = await a.fs.open(ino, O_RDWR, caller);
+    await a.fs.write(ino, fh, expected.length, more, flags);
+    expected = new Uint8Array([...expected, ...more]);
+    await a.fs.flush(ino, fh, 0n);
+    a.fs.release(ino, fh, 0n, false);
+  };
+  // One that everybody can see and no disk of the server has yet; then one whose answer never comes.
+  a.link.holdDurable = true;
+  await append(2);
+  const seen = await contentOf(server, ino);
+  for (let i = 0; i < 500 && (await a.fs.getattr(ino, undefined)).content !== seen; i++) await systemClock.sleep(5);
+  const never = Promise.withResolvers<void>();
+  a.link.after = (method) => method === "apply" ? never.promise : undefined;
+  await append(3);
+  for (let i = 0; i < 500 && await contentOf(server, ino) === seen; i++) await systemClock.sleep(5);
+  // The first one is let go of.
+  a.link.holdDurable = false;
+  await a.link.settled();
+  await systemClock.sleep(150);
+  a.link.after = () => {};
+  a = await crash(server, a, "a", true);
+  never.resolve();
+  await append(4);
+  assert.ok(await a.fs.drain(10_000));
+  await append(5);
+  assert.ok(await a.fs.drain(10_000));
+  assert.ok(same(await server.content(await contentOf(server, ino)), expected));
+  assert.ok(same(await readAll(a.fs, ino), expected));
+  assert.equal((await server.index.readDir(1, null, 100)).length, 1, "no conflict copies");
+  await stop(a);
+});
+
+Deno.test({
   name:
     "records that travelled together and whose answer was lost are not told twice, and build on what the server has",
   ...unchecked,

@@ -481,7 +481,10 @@ export class Session implements SocketEvents {
         return applied;
       } catch (error) {
         // Only a welcome tells the sender which.
-        if (error instanceof FsError && error.details.operation === GROUP_OVERLAP) this.end(1012, error.message);
+        if (error instanceof FsError && error.details.operation === GROUP_OVERLAP) {
+          this.end(1012, error.message);
+          throw error;
+        }
         // A failure the index remembers is as final, and as durable, as a success.
         if (request > 0 && this.#device !== null) {
           const { lastRequest } = await core.index.device(this.#device.id, this.#device.host);

@@ -82,7 +82,7 @@ export class FakeLink implements ServerLink {
   /** Called before each call; a test delays or fails it. */
   before: (method: Method, params: unknown) => Promise<void> = () => Promise.resolve();
   /** Called when the server has done what was asked and has not answered yet; a test cuts the connection there. */
-  after: (method: Method) => void = () => {};
+  after: (method: Method) => void | Promise<void> = () => {};
   device = 0;
   /** No news of durability: as if the server's disk took for ever. */
   holdDurable = false;
@@ -165,6 +165,12 @@ export class FakeLink implements ServerLink {
     }
     // What an earlier connection did not tell, this one has told already.
     if (session === this.#session) this.#push("changes", { seq, changes: told });
+  }
+  /** All that was applied is on the server's disk, and said to be. */
+  async settled(): Promise<void> {
+    const { index } = this.server;
+    await index.settle();
+    this.#push("durable", { request: (await index.device(this.id, this.host)).lastRequest });
   }
   /** Everything the server had to say has been said. */
   async told(): Promise<void> {
@@ -259,7 +265,7 @@ export class FakeLink implements ServerLink {
       }
     };
     const result = await run();
-    this.after(method);
+    await this.after(method);
     if (!this.connected) throw new FsError("unavailable", "cut off");
     return result as Calls[M]["result"];
   }
