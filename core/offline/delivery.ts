@@ -379,7 +379,9 @@ export class Delivery {
     if (last === undefined) return;
     try {
       this.#hooks.keep();
-      this.#journal.acknowledge(last.request, this.#bases());
+      const bases = this.#bases();
+      this.#journal.acknowledge(last.request, bases);
+      this.#giveBases(bases);
     } catch (error) {
       // A full disk: until there is room, the records are done again after a crash, which the server sees through.
       this.#hooks.log(`delivery: what was delivered can't be marked: ${toFsError(error).message}`);
@@ -412,6 +414,24 @@ export class Delivery {
       for (const op of ops) waiting.add(removedBy(op));
     }
     return [...made].filter(([stack, { ino }]) => waiting.has(stack) || waiting.has(ino)).map(([, base]) => base);
+  }
+  /** The same here as the journal does with its mark: what is journaled anew in a settlement must say it too. */
+  #giveBases(bases: readonly DeliveredBase[]): void {
+    if (bases.length === 0) return;
+    const left = new Map(bases.map((base) => [base.ino, base]));
+    for (const out of this.#queue) {
+      if (left.size === 0) return;
+      if (out.ops.some((op) => left.has(removedBy(op)))) {
+        out.ops = out.ops.map((op) => {
+          const base = left.get(removedBy(op));
+          return base === undefined ? op : withExpectation(op, base.ino, base.content);
+        });
+      }
+      const base = out.data === null ? undefined : left.get(out.data.ino);
+      if (base === undefined || out.data === null) continue;
+      Object.assign(out.data, { base: base.content, baseSize: base.size });
+      left.delete(base.ino);
+    }
   }
   #finish(out: Outgoing): void {
     this.#preparedBytes -= out.prepared?.whole?.length ?? 0;
@@ -657,6 +677,10 @@ export class Delivery {
   changedByOthers(ino: number): void {
     this.#made.delete(ino);
   }
+  /** What an earlier run delivered of files of which more waits. */
+  knows(bases: readonly DeliveredBase[]): void {
+    for (const { ino, content } of bases) this.#isOwn(ino, content);
+  }
   /** A removal expects what we made of the file ourselves just before. */
   #expecting(op: Op): Op {
     const ino = removedBy(op);
@@ -703,7 +727,7 @@ export class Delivery {
     const [first] = group;
     if (first === undefined) return;
     const again = error.code === "conflict" && /send it again/.test(error.message);
-    for (const { data } of group) if (data !== null) this.#made.delete(data.ino);
+    if (!passing && group.length === 1 && first.data !== null) this.#made.delete(first.data.ino);
     if (passing || group.length > 1 || again) {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.

@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { FsError, toFsError } from "../fs/error.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
-import { type Op, withExpectation } from "../index/ops.ts";
+import { type Op, removedBy, withExpectation } from "../index/ops.ts";
 import { listFolder } from "../platform/files.ts";
 import {
   closeFd,
@@ -158,10 +158,16 @@ export class Journal {
     folder: string,
     random: Random,
     clock: Clock = systemClock,
-  ): Promise<{ journal: Journal; records: { record: JournalRecord; place: JournalPlace }[] }> {
+  ): Promise<{
+    journal: Journal;
+    records: { record: JournalRecord; place: JournalPlace }[];
+    /** What delivered records made of files that later records speak of. */
+    bases: DeliveredBase[];
+  }> {
     const journal = new Journal(folder, random, clock);
     const names = (await listFolder(folder)).filter((name) => /^journal-\d{6,}$/.test(name)).sort();
     const records: { record: JournalRecord; place: JournalPlace }[] = [];
+    const bases: DeliveredBase[] = [];
     for (const name of names) {
       const path = `${folder}/${name}`;
       const file: JournalFile = { fd: openFd(path, O_RDWR), path, number: Number(name.slice(8)), uses: 0 };
@@ -172,6 +178,7 @@ export class Journal {
         if (found.delivered > 0) {
           while (records[0] !== undefined && records[0].record.request <= found.delivered) records.shift();
           for (const { ino, content, size } of found.bases) giveBase(records, ino, content, size);
+          bases.push(...found.bases);
           continue;
         }
         if (found.instead === null) {
@@ -197,7 +204,8 @@ export class Journal {
     for (const { place } of records) place.file.uses++;
     journal.#rotate();
     journal.#sweep();
-    return { journal, records };
+    const speaksOf = new Set(records.flatMap(({ record: { ops, data } }) => [...ops.map(removedBy), data?.ino ?? 0]));
+    return { journal, records, bases: bases.filter(({ ino }) => speaksOf.has(ino)) };
   }
 
   /** The highest request number ever given: the next one must be above it, or the server takes it for a repetition. */

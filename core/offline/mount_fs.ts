@@ -340,7 +340,7 @@ export class MountFs implements InodeFs {
       if (replica.getMeta("boot") !== null) replica.skipInos();
       replica.setMeta("boot", boot);
     }
-    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
+    const { journal, records, bases } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
     for (const name of await listFolder(staging)) {
@@ -348,6 +348,7 @@ export class MountFs implements InodeFs {
       number = Math.max(number, Number(name) || 0);
     }
     const fs = new MountFs(o, replica, journal, cache, room, number + 1);
+    fs.#delivery.knows(bases);
     lost.handle = () => fs.#reset(fs.#seq ?? 0);
     const staged = new Set(await listFolder(staging));
     for (const { record, place } of records) {
@@ -651,6 +652,12 @@ export class MountFs implements InodeFs {
           this.#replica.touch();
           this.#putLocal({ ...node, content, size, holes });
         } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size, holes };
+      } else {
+        // Should what lies above be lost in a crash, this is what the file is.
+        const before = this.#replica.before(out.data.ino);
+        if (before !== null && before.content !== content) {
+          this.#replica.moveBefore({ ...before, content, size, holes });
+        }
       }
     }
     // The number moves on by the feed alone: there may be changes before ours that were not told yet.
