@@ -76,6 +76,8 @@ CREATE TABLE tokens(id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, scope TEXT N
 ALTER TABLE nodes ADD COLUMN holes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE nodes ADD COLUMN xattrs INTEGER;
 `,
+  // Which device a file's content is from: its own later changes can't be in conflict with it.
+  "CREATE TABLE writers(ino INTEGER PRIMARY KEY, device INTEGER NOT NULL) STRICT;",
 ];
 
 /** Pack states. */

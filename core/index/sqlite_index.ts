@@ -71,6 +71,8 @@ export class SqliteIndex implements Index {
   #seen = new Set<number>();
   #seq: number;
   #logFd = -1;
+  /** Whose operations are applied now. */
+  #device = 0;
   #deviceRequests = new Map<number, number>();
   #stopPrune: () => void = () => {};
   readonly #thread: IndexThread | null;
@@ -106,6 +108,15 @@ export class SqliteIndex implements Index {
         this.#pending.push({ kind: "node", ino, parent: 0, name: "" });
       },
       contentRef: (hash, delta) => this.#contents.ref(hash, delta, clock.now()),
+      written: (ino) =>
+        void this.#sql.run(
+          "INSERT INTO writers(ino, device) VALUES(?,?) ON CONFLICT(ino) DO UPDATE SET device=excluded.device",
+          ino,
+          this.#device,
+        ),
+      isOwn: (ino) =>
+        this.#device !== 0 &&
+        this.#sql.row("SELECT device FROM writers WHERE ino = ?", ino)?.[0] === this.#device,
     });
     try {
       db.exec("BEGIN IMMEDIATE");
@@ -229,6 +240,7 @@ export class SqliteIndex implements Index {
       try {
         const now = this.#now();
         for (const manifest of request.manifests) this.#contents.addContent(manifest, now);
+        this.#device = request.device;
         const done: OpDone[] = request.ops.map((op) => this.#tree.apply(op));
         changes = this.#record(request, now);
         this.#sql.run("RELEASE request");
@@ -237,6 +249,7 @@ export class SqliteIndex implements Index {
         for (const ino of new Set([...done, ...changes].map((each) => each.ino))) {
           const stat = this.#tree.stat(ino);
           if (stat !== null) stats.push(stat);
+          else this.#sql.run("DELETE FROM writers WHERE ino = ?", ino);
         }
         return { done, stats, seq: this.#seq, repeated: false };
       } catch (error) {

@@ -372,6 +372,36 @@ Deno.test("requests that come together are applied all or none, never twice, and
   await index.close();
 });
 
+Deno.test("a device is never in conflict with its own bytes, whatever it expects, and always with another's", async () => {
+  const index = openIndex();
+  const [a, b] = [(await index.device("a", "host")).no, (await index.device("b", "host")).no];
+  await pack(index, [1, 2]);
+  const send = (device: number, request: number, op: Op, ...manifests: Uint8Array[]) =>
+    index.apply({ device, request, manifests, ops: [op] });
+  const ino = (await send(a, 1, mk("f"))).value.done[0]?.ino ?? 0;
+  const write = (n: number, baseContent: string | null): Op => ({
+    t: "content",
+    ino,
+    base: null,
+    baseContent,
+    content: hex(manifest(n).hash),
+    size: 1000 + n,
+    time: TIME,
+  });
+  await send(a, 2, write(1, null), manifest(1).blob);
+  // It lost count of what it sent.
+  await send(a, 3, write(2, null), manifest(2).blob);
+  await assert.rejects(send(b, 1, write(1, null), manifest(1).blob), (e) => hasCode(e, "conflict"));
+  await send(b, 2, write(1, hex(manifest(2).hash)), manifest(1).blob);
+  await assert.rejects(send(a, 4, write(2, hex(manifest(2).hash))), (e) => hasCode(e, "conflict"));
+  const remove: Op = { t: "unlink", parent: ROOT_INO, name: "f", ino, baseContent: null, time: TIME };
+  await assert.rejects(send(a, 5, remove), (e) => hasCode(e, "conflict"));
+  await send(b, 3, remove);
+  assert.equal(await index.lookup(ROOT_INO, "f"), null);
+  assert.deepEqual(await index.check(), []);
+  await index.close();
+});
+
 Deno.test("a stale version is a conflict and changes nothing", async () => {
   const index = openIndex();
   await pack(index, [1, 2]);

@@ -19,6 +19,10 @@ export interface TreeEvents {
   node(ino: number): void;
   /** A reference to a content was added (+1) or dropped (-1). */
   contentRef(hash: string, delta: 1 | -1): void;
+  /** The file got new bytes. */
+  written?(ino: number): void;
+  /** The file's bytes are from the device whose operations are applied now: whatever it expects, it knows them. */
+  isOwn?(ino: number): boolean;
 }
 
 const COLUMNS = `n.ino, n.mode, n.nlink, n.uid, n.gid, n.rdev, n.size, n.atime, n.atime_nsec, n.mtime, n.mtime_nsec,
@@ -341,11 +345,34 @@ export class Tree {
     return node.version + 1;
   }
 
+  /** Throws conflict when the file's last name would go and the sender thought of other names, or of another content. */
+  #mustBeSeen(
+    node: Stat,
+    content: string | null | undefined,
+    others: boolean | undefined,
+    name: string,
+    operation: string,
+  ): void {
+    if (node.nlink > 1 || isDir(node)) return;
+    if (others === true) {
+      throw new FsError("conflict", `${JSON.stringify(name)} is the file's last name by now`, {
+        operation,
+        path: name,
+      });
+    }
+    if (content === undefined || (node.mode & S_IFMT) !== S_IFREG || node.content === content) return;
+    if (this.#events.isOwn?.(node.ino) === true) return;
+    throw new FsError("conflict", `${JSON.stringify(name)} was changed by somebody else meanwhile`, {
+      operation,
+      path: name,
+    });
+  }
+
   #unlink(op: Op & { t: "unlink" }): OpDone {
     const dir = this.#dir(op.parent, "unlink");
     const node = this.#target(op.parent, op.name, op.ino, "unlink");
     if (isDir(node)) throw new FsError("is_a_directory", "a directory is removed with rmdir", { operation: "unlink" });
-    mustBeSeen(node, op.baseContent, op.others, op.name, "unlink");
+    this.#mustBeSeen(node, op.baseContent, op.others, op.name, "unlink");
     this.dropEntry(op.parent, op.name);
     this.#events.entry(op.parent, op.name, 0);
     const version = this.#dropName(node, op.time);
@@ -426,7 +453,7 @@ export class Tree {
           path: op.newName,
         });
       }
-      mustBeSeen(there, op.overContent, op.overOthers, op.newName, "rename");
+      this.#mustBeSeen(there, op.overContent, op.overOthers, op.newName, "rename");
       this.#dropName(there, op.time);
     }
     this.dropEntry(op.parent, op.name);
@@ -497,11 +524,15 @@ export class Tree {
         operation: "write",
       });
     }
-    if (op.baseContent !== undefined && op.baseContent !== node.content && op.content !== node.content) {
+    if (
+      op.baseContent !== undefined && op.baseContent !== node.content && op.content !== node.content &&
+      this.#events.isOwn?.(op.ino) !== true
+    ) {
       throw new FsError("conflict", "the file's content was changed by somebody else meanwhile", {
         operation: "write",
       });
     }
+    this.#events.written?.(op.ino);
     if (op.content !== null) this.#events.contentRef(op.content, 1);
     if (node.content !== null) this.#events.contentRef(node.content, -1);
     const next: Stat = {
@@ -550,25 +581,6 @@ export class Tree {
     this.#bumpCtime(op.ino, op.time);
     return { ino: op.ino, version: node.version + 1 };
   }
-}
-
-/** Throws conflict when the file's last name would go and the sender thought of other names, or of another content. */
-function mustBeSeen(
-  node: Stat,
-  content: string | null | undefined,
-  others: boolean | undefined,
-  name: string,
-  operation: string,
-): void {
-  if (node.nlink > 1 || isDir(node)) return;
-  if (others === true) {
-    throw new FsError("conflict", `${JSON.stringify(name)} is the file's last name by now`, { operation, path: name });
-  }
-  if (content === undefined || (node.mode & S_IFMT) !== S_IFREG || node.content === content) return;
-  throw new FsError("conflict", `${JSON.stringify(name)} was changed by somebody else meanwhile`, {
-    operation,
-    path: name,
-  });
 }
 
 function gone(operation: string, ino: number): FsError {
