@@ -62,6 +62,8 @@ export type WritePolicy = "back" | "through";
 export interface MountFsOptions {
   /** A folder of its own for the replica, the journal, staging files and the content cache. */
   readonly folder: string;
+  /** The name by which this client is known to the server. Another one than before: what that confirmed says nothing. */
+  readonly deviceId?: string;
   readonly cacheBytes: number;
   readonly link: ServerLink;
   readonly pool: ChunkPool;
@@ -408,6 +410,12 @@ export class MountFs implements InodeFs {
     return this.#replica.getMeta("device") !== null;
   }
   #up(welcome: Welcome): void {
+    const { deviceId } = this.#o;
+    if (deviceId !== undefined) {
+      const before = this.#replica.getMeta("device_id");
+      if (before !== null && before !== deviceId) this.#replica.setMeta("durable", "0");
+      this.#replica.setMeta("device_id", deviceId);
+    }
     const { epoch, durable } = { epoch: this.#replica.getMeta("epoch"), durable: this.#replica.getMeta("durable") };
     this.#stopped = whyStop({ epoch, durable: Number(durable ?? 0) }, welcome);
     this.#welcome = welcome;

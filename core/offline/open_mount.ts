@@ -81,6 +81,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
   try {
     const opened = await MountFs.open({
       folder: folder.path,
+      deviceId: folder.device,
       cacheBytes: o.cacheBytes,
       link,
       pool,
