@@ -19,7 +19,7 @@ export interface TreeEvents {
   node(ino: number): void;
   /** A reference to a content was added (+1) or dropped (-1). */
   contentRef(hash: string, delta: 1 | -1): void;
-  /** The file got new bytes. */
+  /** The file is new or got new bytes. */
   written?(ino: number): void;
   /** The file's bytes are from the device whose operations are applied now: whatever it expects, it knows them. */
   isOwn?(ino: number): boolean;
@@ -299,6 +299,7 @@ export class Tree {
     this.put(node, op.target);
     this.putEntry(op.parent, op.name, ino);
     this.#events.entry(op.parent, op.name, ino);
+    if ((op.mode & S_IFMT) === S_IFREG) this.#events.written?.(ino);
     this.#touchDir(dir, op.time, directory ? 1 : 0);
     return { ino, version: node.version };
   }

@@ -347,4 +347,40 @@ Deno.test(
     }),
 );
 
+Deno.test({
+  name: "what was removed before its bytes travelled is no conflict after a kill between the two",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  let a = await SimDevice.open({ server, name: "a", pool });
+  await a.names();
+  a.link.disconnect();
+  await a.write(1, "journal", text("hot"));
+  await a.write(1, "over", text("old"));
+  // More than travels together.
+  for (let i = 0; i < 100; i++) await a.fs.mkdir(1, `dir ${i}`, 0o755, caller);
+  await a.fs.unlink(1, "journal", caller);
+  await a.write(1, "tmp", text("new"));
+  await a.fs.rename(1, "tmp", 1, "over", 0, caller);
+  await a.write(1, "journal", text("next"));
+  let sent = 0;
+  a.link.before = (method) => method === "apply" && ++sent > 1 ? new Promise(() => {}) : Promise.resolve();
+  let applied = 0;
+  a.link.after = (method) => {
+    if (method === "apply" && ++applied === 1) a.link.disconnect();
+  };
+  await a.link.connect();
+  for (let i = 0; i < 500 && applied === 0; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(await server.index.lookup(1, "journal"), "the first half of it is there");
+  a = await a.crash();
+  await a.link.connect();
+  await quiet([a]);
+  assert.deepEqual(a.log.filter((line) => /conflict|both versions/.test(line)), []);
+  assert.equal((await a.names()).length, 102);
+  assert.equal(await a.text("over"), "new");
+  assert.equal(await a.text("journal"), "next");
+  await a.stop();
+  await server.index.close();
+});
+
 Deno.test("close the pool", () => pool.close());

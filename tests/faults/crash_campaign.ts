@@ -194,6 +194,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
       const keep = Deno.env.get("ANYFS_CRASH_KEEP");
       if (problems.length > 0 && keep !== undefined) {
         await run("cp", ["-a", `${house.folder}/cache-a`, house.stateDir, work, keep]);
+        await Deno.writeTextFile(`${keep}/house.log`, house.log);
       }
     }
     proxy?.pass();
