@@ -110,6 +110,8 @@ export class MountHouse implements AsyncDisposable {
   url: string;
   /** Everything the daemons said, in order; for failures. */
   log = "";
+  /** What the mounts said of conflicts. */
+  readonly conflicts: string[] = [];
 
   /** @param lifeMs after this all is taken down by force, so that nothing hangs on a dead mount */
   constructor(lifeMs: number, options: string | HouseOptions = "") {
@@ -132,6 +134,7 @@ export class MountHouse implements AsyncDisposable {
   #remark(who: string): (text: string) => void {
     return (text) => {
       this.log += text.replace(/^(?=.)/gm, `${who}: `);
+      this.conflicts.push(...text.split("\n").filter((line) => /conflict: |both versions/.test(line)));
       if (this.log.length > 200_000) this.log = this.log.slice(-100_000);
     };
   }

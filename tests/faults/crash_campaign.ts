@@ -141,6 +141,8 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
         problems.push(`${what}: the check failed: ${summary} ${new TextDecoder().decode(checker.stderr).slice(-600)}`);
       }
       for (const line of lines) problems.push(`${what}: ${line}`);
+      // There is but one who writes.
+      problems.push(...house.conflicts.splice(0).map((line) => `${what}: with itself: ${line}`));
       if (problems.length > 0) say(`${problems.join("\n")}\n${house.log.slice(-6000)}`);
       return summary;
     };
