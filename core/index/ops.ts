@@ -64,6 +64,8 @@ export type Op =
     readonly mtime?: Time;
     readonly time: Time;
   }
+  /** It was read then. No change of the node: no version, no change time, no news; nothing when the node is gone. */
+  | { readonly t: "atime"; readonly ino: number; readonly atime: Time }
   /** The file's whole content becomes this one; its manifest and chunks are already known to the store. */
   | {
     readonly t: "content";

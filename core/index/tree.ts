@@ -222,6 +222,8 @@ export class Tree {
         return this.#rename(op);
       case "attr":
         return this.#attr(op);
+      case "atime":
+        return this.#atime(op);
       case "content":
         return this.#content(op);
       case "setxattr":
@@ -513,6 +515,16 @@ export class Tree {
     this.put(next);
     this.#events.node(op.ino);
     return { ino: op.ino, version: next.version };
+  }
+
+  #atime({ ino, atime: { sec, nsec } }: Op & { t: "atime" }): OpDone {
+    this.#sql.run(
+      "UPDATE nodes SET atime=?1, atime_nsec=?2 WHERE ino=?3 AND (atime, atime_nsec) < (?1, ?2)",
+      sec,
+      nsec,
+      ino,
+    );
+    return { ino, version: 0 };
   }
 
   #content(op: Op & { t: "content" }): OpDone {

@@ -30,6 +30,7 @@ import {
   ftruncateFd,
   makeFolderNow,
   O_EXCL,
+  O_NOATIME,
   O_TRUNC,
   statVfs,
   unlinkPath,
@@ -42,9 +43,10 @@ import { type Conflict, ConflictList, type ConflictPolicy } from "./conflict_lis
 import { settleByHand } from "./conflict_by_hand.ts";
 import { fileState, type JournalItem, journalItems, type JournalScene, mountState } from "./journal_view.ts";
 import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
+import { AccessTimes } from "./access_times.ts";
 import { Conflicts, type Place } from "./conflicts.ts";
 import { Delivery, type Outgoing } from "./delivery.ts";
-import { Journal, type JournaledAttr, type JournaledData, type JournalPlace } from "./journal.ts";
+import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import { MountLocks } from "./mount_locks.ts";
@@ -125,6 +127,13 @@ interface OpenNode {
   retained: { hash: string; size: number } | null;
 }
 
+interface Handle {
+  readonly ino: number;
+  created: Outgoing | null;
+  /** Its next read is one that may count as access. */
+  unread: boolean;
+}
+
 export class MountFs implements InodeFs {
   readonly cacheDirs = true;
   readonly #o: MountFsOptions;
@@ -144,7 +153,8 @@ export class MountFs implements InodeFs {
   readonly #locks: MountLocks;
   readonly #stacks = new Map<number, LayerStack>();
   readonly #open = new Map<number, OpenNode>();
-  readonly #handles = new Map<number, { ino: number; created: Outgoing | null }>();
+  readonly #handles = new Map<number, Handle>();
+  readonly #accessed: AccessTimes;
   readonly #busy = new Set<number>();
   /** What was removed here and a process may still hold (its working directory, a fifo); until the kernel forgets it. */
   readonly #removed = new Map<number, Stat>();
@@ -198,6 +208,7 @@ export class MountFs implements InodeFs {
     this.#holes = new HoleMaps(cache);
     this.#room = room;
     this.#stagingNumber = stagingNumber;
+    this.#accessed = new AccessTimes(o.clock, (ops) => void this.#commit(ops));
     this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
     this.#lastNames = new Map(
       replica.metas(LAST_NAME).map(([ino, place]) => [Number(ino), JSON.parse(place) as Place]),
@@ -329,13 +340,14 @@ export class MountFs implements InodeFs {
       log: o.log,
     });
     const room = new Room(o.folder, o.clock, o.log);
-    const lost: { handle: () => void } = { handle: () => {} };
+    const late: { lost: () => void; journaled: () => number } = { lost: () => {}, journaled: () => 0 };
     const replica = new Replica(
       `${o.folder}/replica.db`,
       o.clock,
       (error) => o.log(`the replica can't be written: ${error.message}; make room in ${o.folder}`),
-      () => lost.handle(),
+      () => late.lost(),
       () => room.release(),
+      () => late.journaled(),
     );
     const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
     if (replica.getMeta("boot") !== boot) {
@@ -351,7 +363,8 @@ export class MountFs implements InodeFs {
     }
     const fs = new MountFs(o, replica, journal, cache, room, number + 1);
     fs.#delivery.knows(bases);
-    lost.handle = () => fs.#reset(fs.#seq ?? 0);
+    // A power cut may have left less of the journal than of the replica.
+    const applied = Math.min(replica.applied, journal.lastRequest);
     const staged = new Set(await listFolder(staging));
     for (const { record, place } of records) {
       if (record.data?.staging && !staged.has(record.data.staging)) {
@@ -360,8 +373,10 @@ export class MountFs implements InodeFs {
         journal.release(place.file);
         continue;
       }
-      fs.#recover(record.request, record.ops, record.data, place);
+      fs.#recover(record, place, applied);
     }
+    late.lost = () => fs.#lost();
+    late.journaled = () => fs.#delivery.nextRequest - 1;
     for (const ino of replica.wrote) {
       fs.#missedNodes.add(ino);
       if (!fs.#stacks.has(ino)) replica.dropBefore(ino);
@@ -370,8 +385,23 @@ export class MountFs implements InodeFs {
     return fs;
   }
 
-  #recover(request: number, ops: readonly Op[], data: JournaledData | null, place: JournalPlace): void {
-    this.#replica.redo(ops);
+  /** SQLite took back what was not in the database yet. */
+  #lost(): void {
+    const { applied } = this.#replica;
+    for (const { request, ops, data } of this.#delivery.list()) {
+      this.#replica.redo(ops, request <= applied);
+      const node = data === null ? null : this.#replica.stat(data.ino);
+      if (node !== null && data !== null) this.#putWritten(node, data);
+    }
+    this.#reset(this.#seq ?? 0);
+    this.#replica.caughtUp();
+  }
+  #putWritten(node: Stat, data: JournaledData): void {
+    this.#replica.touch();
+    this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr));
+  }
+  #recover({ request, ops, data }: JournalRecord, place: JournalPlace, applied: number): void {
+    this.#replica.redo(ops, request <= applied);
     const touched = touchedBy(ops);
     let stack: LayerStack | null = null;
     let layer: Layer | null = null;
@@ -387,10 +417,7 @@ export class MountFs implements InodeFs {
       }
       layer = Layer.fromJournal(data, request, place, this.#journal, `${this.#o.folder}/staging`);
       stack.layers.push(layer);
-      if (node !== null) {
-        this.#replica.touch();
-        this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr));
-      }
+      if (node !== null) this.#putWritten(node, data);
     }
     this.#replica.guard(touched);
     this.#delivery.add({ request, ops, data, place, stack, layer, touched });
@@ -863,7 +890,8 @@ export class MountFs implements InodeFs {
     if (name.length > 63 && nameByteLength(name) > 255) {
       throw errorFromErrno(Errno.ENAMETOOLONG, "the name is longer than 255 bytes");
     }
-    return this.#lookup(parent, name);
+    const stat = this.#lookup(parent, name);
+    return stat instanceof Promise ? stat.then((s) => s && this.#accessed.seen(s)) : stat && this.#accessed.seen(stat);
   }
   forget(ino: number): void {
     this.#lastContent.delete(ino);
@@ -871,9 +899,10 @@ export class MountFs implements InodeFs {
   }
   getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
     const stat = this.#stat(ino);
-    return stat instanceof Promise ? stat : this.#withHoles(stat);
+    return stat instanceof Promise ? stat : this.#shown(stat);
   }
-  #withHoles(stat: Stat): Stat {
+  #shown(node: Stat): Stat {
+    const stat = this.#accessed.seen(node);
     const stack = this.#stacks.size === 0 ? undefined : this.#stacks.get(stat.ino);
     return stack === undefined || stack.unresolved || !stack.sparse ? stat : { ...stat, holes: holeBytes(stack) };
   }
@@ -1133,8 +1162,17 @@ export class MountFs implements InodeFs {
   readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]> {
     if (this.#removed.has(ino)) return [];
     const complete = this.#complete(ino);
-    if (complete instanceof Promise) return complete.then(() => this.#replica.tree.readDir(ino, after, limit));
-    return this.#replica.tree.readDir(ino, after, limit);
+    return complete instanceof Promise
+      ? complete.then(() => this.#list(ino, after, limit))
+      : this.#list(ino, after, limit);
+  }
+  #list(ino: number, after: string | null, limit: number): DirEntry[] {
+    const dir = after === null && this.#o.readOnly !== true ? this.#replica.stat(ino) : null;
+    if (dir !== null) this.#accessed.read(dir);
+    const entries = this.#replica.tree.readDir(ino, after, limit);
+    return this.#accessed.empty
+      ? entries
+      : entries.map(({ name, stat }) => ({ name, stat: this.#accessed.seen(stat) }));
   }
   fsyncdir(_ino: number): Promise<void> {
     return this.#journal.sync();
@@ -1147,7 +1185,7 @@ export class MountFs implements InodeFs {
   // --- attributes ---
 
   async setattr(ino: number, change: AttrChange, fh: number | undefined, caller: Caller): Promise<Stat> {
-    return this.#withHoles(await this.#setattr(ino, change, fh, caller));
+    return this.#shown(await this.#setattr(ino, change, fh, caller));
   }
   async #setattr(ino: number, change: AttrChange, fh: number | undefined, caller: Caller): Promise<Stat> {
     this.#writable();
@@ -1175,7 +1213,10 @@ export class MountFs implements InodeFs {
     if (change.gid !== undefined) op.gid = change.gid;
     const atime = time(change.atime);
     const mtime = time(change.mtime);
-    if (atime !== undefined) op.atime = atime;
+    if (atime !== undefined) {
+      op.atime = atime;
+      this.#accessed.forget(ino);
+    }
     if (mtime !== undefined) op.mtime = mtime;
     const changes = op.mode !== undefined || op.uid !== undefined || op.gid !== undefined || atime !== undefined ||
       mtime !== undefined || empty;
@@ -1271,7 +1312,7 @@ export class MountFs implements InodeFs {
       if (this.#sequence.expects(node.ino) || !this.#cache.isComplete(hash, size)) this.#sequence.opened(node.ino);
     }
     const fh = this.#nextFh++;
-    this.#handles.set(fh, { ino: node.ino, created: null });
+    this.#handles.set(fh, { ino: node.ino, created: null, unread: this.#o.readOnly !== true });
     // The kernel's pages are of this content, or were written through us: they may stay.
     const seen = this.#lastContent.get(node.ino);
     const keepCache = seen !== undefined && (this.#stacks.has(node.ino) || seen === node.content);
@@ -1317,7 +1358,10 @@ export class MountFs implements InodeFs {
     return this.#reader(ino, flags, result);
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
+    if ((flags & O_NOATIME) !== 0) this.#counted(result.fh);
     if ((flags & 3) !== 0) return result;
+    // Of what is read from the kernel's pages nothing is heard here.
+    if (result.keepCache) this.#read(ino, result.fh);
     if (this.#locks.indifferent(ino)) result.noFlush = true;
     const retained = this.#o.passthrough === true ? this.#open.get(ino)?.retained ?? null : null;
     const fd = retained === null ? null : this.#cache.plainFile(retained.hash, retained.size);
@@ -1361,7 +1405,21 @@ export class MountFs implements InodeFs {
     return { stat, open: result };
   }
 
-  read(ino: number, _fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
+  /** The handle's further reads are no news. True: this is its first one. */
+  #counted(fh: number): boolean {
+    const handle = this.#handles.get(fh);
+    if (handle === undefined || !handle.unread) return false;
+    handle.unread = false;
+    return true;
+  }
+  /** Counts a read as access, the first one of each handle. */
+  #read(ino: number, fh: number): void {
+    if (!this.#counted(fh)) return;
+    const node = this.#stat(ino);
+    if (!(node instanceof Promise) && this.#accessed.read(node)) this.#notifier?.invalidateInode(ino, false);
+  }
+  read(ino: number, fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
+    this.#read(ino, fh);
     const stack = this.#stacks.get(ino);
     const buffer = into as Uint8Array<ArrayBuffer>;
     if (stack !== undefined) return this.#readLayers(stack, offset, buffer);
@@ -1998,6 +2056,7 @@ export class MountFs implements InodeFs {
     return done;
   }
   async destroy(): Promise<void> {
+    this.#accessed.flush();
     for (const ino of [...this.#stacks.keys()]) {
       await this.#flushNode(ino, false).catch((e) => this.#o.log(toFsError(e).message));
     }
@@ -2011,6 +2070,7 @@ export class MountFs implements InodeFs {
     this.#modes.close();
     this.#pins.close();
     this.#cancelListing();
+    this.#accessed.close();
     this.#delivery.stop();
     await this.#journal.close();
     this.#replica.close();
@@ -2052,7 +2112,7 @@ function withAttr(stat: Stat, attr: JournaledAttr | undefined): Stat {
 function touchedBy(ops: readonly Op[]): Touched {
   const touched: Touched = { entries: [], nodes: new Set() };
   for (const op of ops) {
-    if ("ino" in op && op.ino !== 0) touched.nodes.add(op.ino);
+    if ("ino" in op && op.ino !== 0 && op.t !== "atime") touched.nodes.add(op.ino);
     if (op.t === "create" || op.t === "link") touched.entries.push({ parent: op.parent, name: op.name, ino: op.ino });
     if (op.t === "unlink" || op.t === "rmdir") touched.entries.push({ parent: op.parent, name: op.name, ino: 0 });
     if (op.t === "rename") {

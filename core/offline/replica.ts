@@ -15,6 +15,7 @@ import { type Database, openDatabase } from "../platform/sqlite.ts";
 
 /** Changes gather so long in one transaction, milliseconds; and how soon a failed one is tried again. */
 const COMMIT_MS = 100;
+const APPLIED = "applied";
 const RETRY_MS = 2000;
 const SKIPPED_INOS = 1 << 20;
 
@@ -46,6 +47,9 @@ export class Replica {
   readonly #clock: Clock;
   readonly #onTrouble: (error: FsError) => void;
   readonly #onLost: () => void;
+  readonly #journaled: () => number;
+  /** A transaction was lost, and what it held of ours is not here again. */
+  #behind = false;
   readonly #beforeCommit: () => void;
   #open = false;
   #cancelCommit: (() => void) | null = null;
@@ -60,7 +64,8 @@ export class Replica {
 
   /**
    * `onTrouble` is told why the database could not be written; `onLost` that what was not written yet is gone from it:
-   * then everything known has to be asked for again. `beforeCommit` may make room for the transaction.
+   * then everything known has to be asked for again, and what of ours is not in it done again. `beforeCommit` may make
+   * room for the transaction. `journaled`: the highest request number of which all is in here.
    */
   constructor(
     path: string,
@@ -68,11 +73,13 @@ export class Replica {
     onTrouble: (error: FsError) => void = () => {},
     onLost: () => void = () => {},
     beforeCommit: () => void = () => {},
+    journaled: () => number = () => 0,
   ) {
     this.#clock = clock;
     this.#onTrouble = onTrouble;
     this.#onLost = onLost;
     this.#beforeCommit = beforeCommit;
+    this.#journaled = journaled;
     this.#db = openDatabase(path);
     this.#db.exec(
       "PRAGMA journal_mode=wal; PRAGMA synchronous=normal; PRAGMA wal_autocheckpoint=16000; PRAGMA cache_size=-32768; PRAGMA temp_store=memory",
@@ -88,10 +95,12 @@ export class Replica {
     for (const row of this.#sql.rows("SELECT ino, stat FROM before_writes")) {
       const ino = row[0] as number;
       this.#before.add(ino);
-      // One that was removed must stay so.
-      if (this.#tree.stat(ino) === null) continue;
+      // One that was removed must stay so, and a second name or a chmod since is not undone.
+      const now = this.#tree.stat(ino);
+      if (now === null) continue;
       this.#begin();
-      this.#tree.put(JSON.parse(row[1] as string) as Stat);
+      const { size, content, holes, mtimeSec, mtimeNsec } = JSON.parse(row[1] as string) as Stat;
+      this.#tree.put({ ...now, size, content, holes: holes ?? 0, mtimeSec, mtimeNsec });
     }
   }
 
@@ -170,6 +179,7 @@ export class Replica {
     try {
       if (this.#fresh.size > 0) this.#writeFresh();
       if (this.#meta.size > 0) this.#writeMeta();
+      if (!this.#behind) this.#putMeta(APPLIED, String(this.#journaled()));
       this.#beforeCommit();
       this.#db.exec("COMMIT");
     } catch (error) {
@@ -186,7 +196,17 @@ export class Replica {
       return;
     }
     this.#open = false;
+    this.#behind = true;
     this.#onLost();
+  }
+
+  /** Of the journal's records up to this number all is in the database. */
+  get applied(): number {
+    return Number(this.getMeta(APPLIED) ?? 0);
+  }
+  /** After a loss: all that is journaled has been done again. */
+  caughtUp(): void {
+    this.#behind = false;
   }
 
   /** After a power cut the last reservation may be gone with it: numbers it covered are passed over. */
@@ -204,14 +224,15 @@ export class Replica {
     this.#meta.set(key, value);
   }
   #writeMeta(): void {
-    for (const [key, value] of this.#meta) {
-      this.#sql.run(
-        "INSERT INTO meta(key, value) VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
-        key,
-        value,
-      );
-    }
+    for (const [key, value] of this.#meta) this.#putMeta(key, value);
     this.#meta.clear();
+  }
+  #putMeta(key: string, value: string): void {
+    this.#sql.run(
+      "INSERT INTO meta(key, value) VALUES(?,?) ON CONFLICT(key) DO UPDATE SET value=excluded.value",
+      key,
+      value,
+    );
   }
 
   dropMeta(key: string): void {
@@ -349,9 +370,13 @@ export class Replica {
     this.#sql.run("RELEASE ours");
     return this.#touched;
   }
-  /** As `apply` at start, for what a crash may or may not have kept: an operation that is there already is passed over. */
-  redo(ops: readonly Op[]): void {
+  /**
+   * As `apply`, for what was journaled before a crash. `known`: the database has it (see `applied`); then names are left as
+   * they are, as later records may have changed them again, and attributes are set once more, in the order of the records.
+   */
+  redo(ops: readonly Op[], known: boolean): void {
     for (const op of ops) {
+      if (known && !SETS.has(op.t)) continue;
       try {
         this.apply([op]);
       } catch (error) {
@@ -403,6 +428,9 @@ export class Replica {
     this.#db.close();
   }
 }
+
+/** Operations that can be done twice. */
+const SETS: ReadonlySet<Op["t"]> = new Set(["attr", "atime", "setxattr", "removexattr"]);
 
 function bump<K>(map: Map<K, number>, key: K, by: number): void {
   const next = (map.get(key) ?? 0) + by;

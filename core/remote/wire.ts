@@ -156,6 +156,7 @@ const op: Codec<Op> = variants<Op, "t">("t", {
     mtime: optional(time),
     time,
   }),
+  atime: record<OpOf<"atime">>({ t: tag("atime"), ino, atime: time }),
   content: record<OpOf<"content">>({
     t: tag("content"),
     ino,

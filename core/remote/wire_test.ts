@@ -89,6 +89,7 @@ const op: fc.Arbitrary<Op> = fc.oneof(
     mtime: time,
     time,
   }, { requiredKeys: ["t", "ino", "time"] }),
+  fc.record({ t: fc.constant("atime" as const), ino: natural, atime: time }),
   fc.record({
     t: fc.constant("content" as const),
     ino: natural,
