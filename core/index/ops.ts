@@ -129,12 +129,6 @@ export function withoutExpectation(op: Op): Op {
   const { overIno: _, overContent: __, overOthers: ___, ...rest } = op;
   return rest;
 }
-/** The operation when the sender's own delivery made the file `ino` have this content: that is what is to be found there. */
-export function withExpectation(op: Op, ino: number, content: string | null): Op {
-  if (op.t === "unlink" && op.ino === ino && op.baseContent !== undefined) return { ...op, baseContent: content };
-  if (op.t === "rename" && op.overIno === ino && op.overContent !== undefined) return { ...op, overContent: content };
-  return op;
-}
 /** The file whose last name the operation may take away; 0: none. */
 export function removedBy(op: Op): number {
   if (op.t === "unlink") return op.ino;

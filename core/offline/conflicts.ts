@@ -40,11 +40,6 @@ export interface ConflictScene {
   forgetStack(ino: number): void;
   /** The node has a name again. */
   cameBack(ino: number): void;
-  /**
-   * Is it a content of the file that we made ourselves, or made ours from? A client that was killed does not know which of
-   * its own the server has: bytes of what was removed soon after need not have travelled.
-   */
-  isOwn(ino: number, content: string | null): boolean;
   /** What this record touched is asked for again when it is delivered. */
   uncertain(out: Outgoing): void;
   /** Bytes that are not flushed yet belong to this node now. */
@@ -555,9 +550,6 @@ export class Conflicts {
   /** We removed what somebody else has changed: the changed version lives on. */
   async #removeChanged(out: Outgoing, op: Op & { t: "unlink" }, round: Round): Promise<Step> {
     const theirs = await this.#lookup(op.parent, op.name);
-    if (theirs !== null && theirs.ino === op.ino && !op.others && this.#s.isOwn(op.ino, theirs.content)) {
-      return () => [{ ...op, baseContent: theirs.content }];
-    }
     if (theirs === null || theirs.ino !== op.ino || !this.#oursWins(null, theirs, op.time)) {
       return () => {
         if (theirs !== null && theirs.ino === op.ino) {
@@ -600,9 +592,6 @@ export class Conflicts {
     }
     const target = { parent: op.newParent, name: op.newName };
     if (this.#leaves(out, target, theirs.ino)) return () => [op];
-    if (theirs.ino === op.overIno && !op.overOthers && this.#s.isOwn(theirs.ino, theirs.content)) {
-      return () => [{ ...op, overContent: theirs.content }];
-    }
     const files = !isDir(source.mode) && !isDir(theirs.mode);
     if (files && this.#oursWins(this.#s.replica.stat(op.ino) ?? source, theirs)) {
       const { place, before } = await this.#aside(op.newName, round);
@@ -658,12 +647,6 @@ export class Conflicts {
     if (data === null) return () => null;
     const { replica } = this.#s;
     if (theirs === null) return await this.#contentRemoved(out, here, node, round);
-    if (!out.salvage && this.#s.isOwn(data.ino, theirs.content)) {
-      return () => {
-        out.expect = theirs.content;
-        return [];
-      };
-    }
     if (out.salvage || !this.#oursWins(node, theirs, data.time)) {
       return await this.#contentBeside(out, here, node, theirs, round);
     }

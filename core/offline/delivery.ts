@@ -5,7 +5,7 @@
  */
 import { FsError, type FsErrorCode, toFsError } from "../fs/error.ts";
 import type { Stat } from "../fs/stat.ts";
-import { type Op, removedBy, withExpectation } from "../index/ops.ts";
+import type { Op } from "../index/ops.ts";
 import type { Applied, ServerLink } from "../remote/protocol.ts";
 import { MAX_INLINE_BYTES } from "../remote/protocol.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
@@ -156,10 +156,6 @@ export class Delivery {
   /** The highest request the server has answered for good, and the one that was sent last. */
   #answeredUpTo = 0;
   #lastSent = 0;
-  /** What was sent made of each file: what a later removal of it expects. Kept while anything waits. */
-  readonly #made = new Map<number, string | null>();
-  /** All contents of a file that are ours or that ours were made from: after a restart the server may have any of them. */
-  readonly #own = new Map<number, Set<string | null>>();
   #blocked: Blocked | null = null;
   /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
   readonly #carried = new CarriedChunks();
@@ -395,10 +391,6 @@ export class Delivery {
       out.superseded = newest.get(out.stack) !== out;
       this.#finish(out);
     }
-    if (this.#queue.length === 0) {
-      this.#made.clear();
-      this.#own.clear();
-    }
   }
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
@@ -408,29 +400,19 @@ export class Delivery {
       made.set(stack, { ino: data.ino, content: prepared.content, size: prepared.size });
     }
     if (made.size === 0) return [];
-    const waiting = new Set<LayerStack | number>();
-    for (const { stack, ops } of this.#queue) {
-      if (stack !== null) waiting.add(stack);
-      for (const op of ops) waiting.add(removedBy(op));
-    }
-    return [...made].filter(([stack, { ino }]) => waiting.has(stack) || waiting.has(ino)).map(([, base]) => base);
+    const waiting = new Set(this.#queue.map(({ stack }) => stack));
+    return [...made].flatMap(([stack, base]) => waiting.has(stack) ? [base] : []);
   }
   /** The same here as the journal does with its mark: what is journaled anew in a settlement must say it too. */
   #giveBases(bases: readonly DeliveredBase[]): void {
     if (bases.length === 0) return;
     const left = new Map(bases.map((base) => [base.ino, base]));
-    for (const out of this.#queue) {
-      if (left.size === 0) return;
-      if (out.ops.some((op) => left.has(removedBy(op)))) {
-        out.ops = out.ops.map((op) => {
-          const base = left.get(removedBy(op));
-          return base === undefined ? op : withExpectation(op, base.ino, base.content);
-        });
-      }
-      const base = out.data === null ? undefined : left.get(out.data.ino);
-      if (base === undefined || out.data === null) continue;
-      Object.assign(out.data, { base: base.content, baseSize: base.size });
+    for (const { data } of this.#queue) {
+      const base = data === null ? undefined : left.get(data.ino);
+      if (base === undefined || data === null) continue;
+      Object.assign(data, { base: base.content, baseSize: base.size });
       left.delete(base.ino);
+      if (left.size === 0) return;
     }
   }
   #finish(out: Outgoing): void {
@@ -618,9 +600,8 @@ export class Delivery {
     const chunks: { hash: Uint8Array; bytes: Uint8Array }[] = [];
     const manifests: Uint8Array[] = [];
     for (const out of group) {
-      const { prepared, data, stack } = out;
-      if (data !== null && stack !== null && !stack.unresolved) this.#isOwn(data.ino, stack.base);
-      for (const op of out.ops) ops.push(this.#expecting(op));
+      const { prepared, data } = out;
+      ops.push(...out.ops);
       if (prepared !== null && data !== null && out.mergedInto === null) {
         chunks.push(...prepared.chunks);
         manifests.push(...prepared.manifests);
@@ -634,8 +615,6 @@ export class Delivery {
           ...(prepared.holes === 0 ? {} : { holes: prepared.holes }),
           time: data.time,
         });
-        this.#made.set(data.ino, prepared.content);
-        this.#isOwn(data.ino, prepared.content);
       }
       if (prepared !== null && data !== null) {
         if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
@@ -661,31 +640,6 @@ export class Delivery {
         if (generation === this.#generation) this.#refused(group, toFsError(error));
       },
     ).catch((error) => this.#hooks.log(`delivery: request ${last.request}: ${toFsError(error).message}`));
-  }
-  #isOwn(ino: number, content: string | null): void {
-    const known = this.#own.get(ino);
-    if (known === undefined) this.#own.set(ino, new Set([content]));
-    else known.add(content);
-  }
-  /** Is this a content of the file that we made ourselves, or made ours from? Then it is what the next change is to expect. */
-  takeForOwn(ino: number, content: string | null): boolean {
-    if (this.#own.get(ino)?.has(content) !== true) return false;
-    this.#made.set(ino, content);
-    return true;
-  }
-  /** Others changed the file since, and it was seen here: what we made of it is not what a removal is to expect. */
-  changedByOthers(ino: number): void {
-    this.#made.delete(ino);
-  }
-  /** What an earlier run delivered of files of which more waits. */
-  knows(bases: readonly DeliveredBase[]): void {
-    for (const { ino, content } of bases) this.#isOwn(ino, content);
-  }
-  /** A removal expects what we made of the file ourselves just before. */
-  #expecting(op: Op): Op {
-    const ino = removedBy(op);
-    const made = ino === 0 ? undefined : this.#made.get(ino);
-    return made === undefined ? op : withExpectation(op, ino, made);
   }
   /** The content the server must still have for a record to be right: what the record before it made of the file. */
   #baseOf(out: Outgoing): { baseContent?: string | null } {
@@ -727,7 +681,6 @@ export class Delivery {
     const [first] = group;
     if (first === undefined) return;
     const again = error.code === "conflict" && /send it again/.test(error.message);
-    if (!passing && group.length === 1 && first.data !== null) this.#made.delete(first.data.ino);
     if (passing || group.length > 1 || again) {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.

@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { FsError, toFsError } from "../fs/error.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
-import { type Op, removedBy, withExpectation } from "../index/ops.ts";
+import type { Op } from "../index/ops.ts";
 import { listFolder } from "../platform/files.ts";
 import {
   closeFd,
@@ -161,13 +161,14 @@ export class Journal {
   ): Promise<{
     journal: Journal;
     records: { record: JournalRecord; place: JournalPlace }[];
-    /** What delivered records made of files that later records speak of. */
-    bases: DeliveredBase[];
   }> {
     const journal = new Journal(folder, random, clock);
     const names = (await listFolder(folder)).filter((name) => /^journal-\d{6,}$/.test(name)).sort();
-    const records: { record: JournalRecord; place: JournalPlace }[] = [];
-    const bases: DeliveredBase[] = [];
+    let records: { record: JournalRecord; place: JournalPlace }[] = [];
+    /** Of so many of them it is said that they are delivered. */
+    let delivered = 0;
+    /** What delivered records made of files, and how many records there were when they did. */
+    const bases = new Map<number, DeliveredBase & { before: number }>();
     for (const name of names) {
       const path = `${folder}/${name}`;
       const file: JournalFile = { fd: openFd(path, O_RDWR), path, number: Number(name.slice(8)), uses: 0 };
@@ -176,16 +177,17 @@ export class Journal {
       for (const found of scan(file)) {
         journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
         if (found.delivered > 0) {
-          while (records[0] !== undefined && records[0].record.request <= found.delivered) records.shift();
-          for (const { ino, content, size } of found.bases) giveBase(records, ino, content, size);
-          bases.push(...found.bases);
+          while ((records[delivered]?.record.request ?? Infinity) <= found.delivered) delivered++;
+          for (const base of found.bases) bases.set(base.ino, { ...base, before: records.length });
           continue;
         }
         if (found.instead === null) {
           records.push({ record: found.record, place: found.place });
           continue;
         }
-        records.length = 0;
+        records = [];
+        delivered = 0;
+        bases.clear();
         for (const { request, ops, data, file: number, at } of found.instead) {
           // A file that went because all in it was delivered: the marks that say so come later.
           const holder = journal.#files.find((f) => f.number === number) ?? { fd: -1, path: "", number, uses: 0 };
@@ -193,6 +195,18 @@ export class Journal {
         }
       }
     }
+    // The first record of a file that waited for the one before it learns what that made of the file.
+    for (let at = delivered; at < records.length; at++) {
+      const found = records[at];
+      const data = found?.record.data ?? null;
+      const base = data === null ? undefined : bases.get(data.ino);
+      if (found === undefined || data === null || base === undefined) continue;
+      bases.delete(data.ino);
+      if (at >= base.before) continue;
+      const { content, size } = base;
+      records[at] = { ...found, record: { ...found.record, data: { ...data, base: content, baseSize: size } } };
+    }
+    records = records.slice(delivered);
     const newest = journal.#files.at(-1);
     records.forEach(({ record, place }, i) => {
       if (place.file.fd >= 0 || newest === undefined) return;
@@ -204,8 +218,7 @@ export class Journal {
     for (const { place } of records) place.file.uses++;
     journal.#rotate();
     journal.#sweep();
-    const speaksOf = new Set(records.flatMap(({ record: { ops, data } }) => [...ops.map(removedBy), data?.ino ?? 0]));
-    return { journal, records, bases: bases.filter(({ ino }) => speaksOf.has(ino)) };
+    return { journal, records };
   }
 
   /** The highest request number ever given: the next one must be above it, or the server takes it for a repetition. */
@@ -425,29 +438,6 @@ export class Journal {
 
 async function syncFiles(files: readonly JournalFile[]): Promise<void> {
   for (const file of files) await syncFd(file.fd);
-}
-
-/**
- * The first record of a file that waits for the one before it learns what that made of the file, and so does a removal
- * that comes before it.
- */
-function giveBase(
-  records: { record: JournalRecord; place: JournalPlace }[],
-  ino: number,
-  content: string | null,
-  size: number,
-): void {
-  for (const [at, found] of records.entries()) {
-    const { record } = found;
-    const ops = record.ops.map((op) => withExpectation(op, ino, content));
-    const { data } = record;
-    const next = data !== null && data.ino === ino;
-    records[at] = {
-      ...found,
-      record: { ...record, ops, data: next ? { ...data, base: content, baseSize: size } : data },
-    };
-    if (next) return;
-  }
 }
 
 function checksum(bytes: Uint8Array, length: number): number {

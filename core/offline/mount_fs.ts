@@ -235,7 +235,6 @@ export class MountFs implements InodeFs {
       lastName: (ino) => this.#lastNames.get(ino) ?? null,
       notifier: () => this.#notifier,
       forgetStack: (ino) => this.#forgetStack(ino),
-      isOwn: (ino, content) => this.#delivery.takeForOwn(ino, content),
       cameBack: (ino) => this.#cameBack(ino),
       uncertain: (out) => this.#missed(out.touched),
       moved: (ino) => {
@@ -354,7 +353,7 @@ export class MountFs implements InodeFs {
       if (replica.getMeta("boot") !== null) replica.skipInos();
       replica.setMeta("boot", boot);
     }
-    const { journal, records, bases } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
+    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
     for (const name of await listFolder(staging)) {
@@ -362,7 +361,6 @@ export class MountFs implements InodeFs {
       number = Math.max(number, Number(name) || 0);
     }
     const fs = new MountFs(o, replica, journal, cache, room, number + 1);
-    fs.#delivery.knows(bases);
     // A power cut may have left less of the journal than of the replica.
     const applied = Math.min(replica.applied, journal.lastRequest);
     const staged = new Set(await listFolder(staging));
@@ -587,7 +585,6 @@ export class MountFs implements InodeFs {
       if (stat !== null) this.#replica.moveBefore(stat);
       return;
     }
-    this.#delivery.changedByOthers(ino);
     // What is left of ours only waits for the server's disk; theirs came after it.
     if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);

@@ -371,12 +371,12 @@ export class Replica {
     return this.#touched;
   }
   /**
-   * As `apply`, for what was journaled before a crash. `known`: the database has it (see `applied`); then names are left as
-   * they are, as later records may have changed them again, and attributes are set once more, in the order of the records.
+   * As `apply`, for what was journaled before a crash. `known`: the database has it (see `applied`); later records may have
+   * changed it again. Only times of files whose unflushed bytes were taken back are set once more.
    */
   redo(ops: readonly Op[], known: boolean): void {
     for (const op of ops) {
-      if (known && !SETS.has(op.t)) continue;
+      if (known && (op.t !== "attr" || !this.#before.has(op.ino))) continue;
       try {
         this.apply([op]);
       } catch (error) {
@@ -428,9 +428,6 @@ export class Replica {
     this.#db.close();
   }
 }
-
-/** Operations that can be done twice. */
-const SETS: ReadonlySet<Op["t"]> = new Set(["attr", "atime", "setxattr", "removexattr"]);
 
 function bump<K>(map: Map<K, number>, key: K, by: number): void {
   const next = (map.get(key) ?? 0) + by;
