@@ -179,6 +179,21 @@ Deno.test("a file has at most LINK_MAX names", async () => {
   await index.close();
 });
 
+Deno.test("an access time only goes forward, is no change of the node, and none of one that is gone", async () => {
+  const index = openIndex();
+  const ino = (await apply(index, file(ROOT_INO, "f"))).done[0]?.ino ?? 0;
+  const before = await index.stat(ino);
+  assert.ok(before);
+  const { seq } = await apply(index, { t: "atime", ino, atime: { sec: before.atimeSec + 5, nsec: 3 } });
+  const read = { ...before, atimeSec: before.atimeSec + 5, atimeNsec: 3 };
+  assert.deepEqual(await index.stat(ino), read);
+  await apply(index, { t: "atime", ino, atime: { sec: before.atimeSec + 5, nsec: 2 } });
+  await apply(index, { t: "atime", ino: 4711, atime: TIME });
+  assert.deepEqual(await index.stat(ino), read);
+  assert.equal((await apply(index, { t: "atime", ino, atime: TIME })).seq, seq);
+  await index.close();
+});
+
 Deno.test("attributes, symlink targets and extended attributes are kept, times to the nanosecond", async () => {
   const index = openIndex();
   const link: Op = { ...file(ROOT_INO, "l"), mode: S_IFLNK | 0o777, target: "no/where\udcfe" } as Op;

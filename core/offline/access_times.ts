@@ -26,16 +26,19 @@ export class AccessTimes {
     this.#send = send;
   }
 
-  /** The node is read now. True: its time of access changed. */
-  read(node: Stat): boolean {
-    const now = splitTime(this.#clock.now());
+  /** Would a read of the node now count? */
+  isDue(node: Stat, now = splitTime(this.#clock.now())): boolean {
     const { atimeSec, atimeNsec, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = this.seen(node);
     const before = (sec: number, nsec: number) => atimeSec < sec || (atimeSec === sec && atimeNsec <= nsec);
-    if (!before(mtimeSec, mtimeNsec) && !before(ctimeSec, ctimeNsec) && now.sec - atimeSec < DAY_SECONDS) return false;
+    return before(mtimeSec, mtimeNsec) || before(ctimeSec, ctimeNsec) || now.sec - atimeSec >= DAY_SECONDS;
+  }
+  /** The node is read now. */
+  read(node: Stat): void {
+    const now = splitTime(this.#clock.now());
+    if (!this.isDue(node, now)) return;
     if (this.#waiting.size === 0) this.#cancel = this.#clock.after(WAIT_MS, () => this.flush(), true);
     this.#waiting.set(node.ino, now);
     if (this.#waiting.size >= MAX_WAITING) this.flush();
-    return true;
   }
   get empty(): boolean {
     return this.#waiting.size === 0;

@@ -1355,10 +1355,14 @@ export class MountFs implements InodeFs {
     return this.#reader(ino, flags, result);
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
-    if ((flags & O_NOATIME) !== 0) this.#counted(result.fh);
+    const handle = this.#handles.get(result.fh);
+    if (handle !== undefined && (flags & O_NOATIME) !== 0) handle.unread = false;
     if ((flags & 3) !== 0) return result;
-    // Of what is read from the kernel's pages nothing is heard here.
-    if (result.keepCache) this.#read(ino, result.fh);
+    // Of what is read from the kernel's pages nothing is heard here, and this read is to be.
+    if (result.keepCache && handle?.unread === true) {
+      const node = this.#stat(ino);
+      if (!(node instanceof Promise) && this.#accessed.isDue(node)) result.keepCache = false;
+    }
     if (this.#locks.indifferent(ino)) result.noFlush = true;
     const retained = this.#o.passthrough === true ? this.#open.get(ino)?.retained ?? null : null;
     const fd = retained === null ? null : this.#cache.plainFile(retained.hash, retained.size);
@@ -1402,21 +1406,16 @@ export class MountFs implements InodeFs {
     return { stat, open: result };
   }
 
-  /** The handle's further reads are no news. True: this is its first one. */
-  #counted(fh: number): boolean {
+  /** Counts a read as access, the first one of each handle. The kernel asks for the times again by itself. */
+  #countRead(ino: number, fh: number): void {
     const handle = this.#handles.get(fh);
-    if (handle === undefined || !handle.unread) return false;
+    if (handle === undefined || !handle.unread) return;
     handle.unread = false;
-    return true;
-  }
-  /** Counts a read as access, the first one of each handle. */
-  #read(ino: number, fh: number): void {
-    if (!this.#counted(fh)) return;
     const node = this.#stat(ino);
-    if (!(node instanceof Promise) && this.#accessed.read(node)) this.#notifier?.invalidateInode(ino, false);
+    if (!(node instanceof Promise)) this.#accessed.read(node);
   }
   read(ino: number, fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
-    this.#read(ino, fh);
+    this.#countRead(ino, fh);
     const stack = this.#stacks.get(ino);
     const buffer = into as Uint8Array<ArrayBuffer>;
     if (stack !== undefined) return this.#readLayers(stack, offset, buffer);

@@ -142,6 +142,23 @@ assert moved(lambda: os.rename("g", "h")) == (False, True); assert moved(lambda:
 assert moved(lambda: open("f", "w").close()) == (True, True); assert moved(lambda: os.truncate("f", 9)) == (True, True)
 assert moved(lambda: os.chown("f", -1, -1)) == (False, True); assert moved(lambda: open("f").close()) == (False, False)`,
     ),
+  "access times by relatime: the first read after a change counts, the next does not, O_NOATIME never": (dir) =>
+    python(
+      dir,
+      `
+def read(name, flags=0):
+    f = os.open(name, os.O_RDONLY | flags); data = os.read(f, 100); os.close(f); return data
+def access(name): return os.stat(name).st_atime_ns
+open("f", "w").write("text"); made = access("f"); time.sleep(0.02); now = time.time_ns() - 10**7
+read("f", os.O_NOATIME); assert access("f") == made
+assert read("f") == b"text"; first = access("f"); assert first > now, (first, now)
+c = os.stat("f").st_ctime_ns; time.sleep(0.02); read("f"); read("f"); assert access("f") == first and os.stat("f").st_ctime_ns == c
+time.sleep(0.02); os.chmod("f", 0o600); read("f"); second = access("f"); assert second > first
+time.sleep(0.02); open("f", "a").write("more"); assert access("f") == second; read("f"); assert access("f") > second
+os.utime("f", ns=(0, time.time_ns() - 10**9)); assert access("f") == 0; read("f"); assert access("f") > now
+old = time.time_ns() - 2 * 86400 * 10**9; os.utime("f", ns=(old, old - 1)); read("f"); assert access("f") > now
+os.mkdir("d"); open("d/x", "w").close(); before = access("d"); time.sleep(0.02); os.listdir("d"); assert access("d") > before`,
+    ),
   "too long, too deep, too many": async (dir) => {
     await python(
       dir,
