@@ -1,3 +1,4 @@
+/** Times of access: the rule, how they gather, and what becomes of those that can't be sent. */
 import assert from "node:assert/strict";
 import { S_IFREG, type Stat } from "../fs/stat.ts";
 import type { Op } from "../index/ops.ts";
