@@ -78,6 +78,8 @@ export interface Index {
   readonly bootSeq: number;
 
   stat(ino: number): Promise<Stat | null>;
+  /** The file, when this device made it or wrote it last; null: another did, or it is gone. */
+  writtenBy(device: number, ino: number): Promise<Stat | null>;
   lookup(parent: number, name: string): Promise<Stat | null>;
   readDir(parent: number, after: string | null, limit: number): Promise<DirEntry[]>;
   readLink(ino: number): Promise<string>;

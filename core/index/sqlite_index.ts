@@ -114,9 +114,7 @@ export class SqliteIndex implements Index {
           ino,
           this.#device,
         ),
-      isOwn: (ino) =>
-        this.#device !== 0 &&
-        this.#sql.row("SELECT device FROM writers WHERE ino = ?", ino)?.[0] === this.#device,
+      isOwn: (ino) => this.#isWriter(this.#device, ino),
     });
     try {
       db.exec("BEGIN IMMEDIATE");
@@ -182,6 +180,13 @@ export class SqliteIndex implements Index {
   // deno-lint-ignore require-await
   async stat(ino: number): Promise<Stat | null> {
     return this.#tree.stat(ino);
+  }
+  // deno-lint-ignore require-await
+  async writtenBy(device: number, ino: number): Promise<Stat | null> {
+    return this.#isWriter(device, ino) ? this.#tree.stat(ino) : null;
+  }
+  #isWriter(device: number, ino: number): boolean {
+    return device !== 0 && this.#sql.row("SELECT device FROM writers WHERE ino = ?", ino)?.[0] === device;
   }
   // deno-lint-ignore require-await
   async lookup(parent: number, name: string): Promise<Stat | null> {

@@ -3,6 +3,9 @@ import assert from "node:assert/strict";
 import { FakeServer } from "../../tests/support/fake_server.ts";
 import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
+import { systemClock } from "../platform/clock.ts";
+import { hex, sha256 } from "../store/hash.ts";
+import { encodeManifest } from "../store/manifest.ts";
 import type { ConflictPolicy } from "./conflict_list.ts";
 
 const pool = new ChunkPool({ workers: 1 });
@@ -417,6 +420,63 @@ Deno.test({
   assert.equal((await server.index.stat(twice))?.nlink, 2);
   await a.stop();
   await server.index.close();
+});
+
+Deno.test({
+  name: "what the server made of a file before a kill is never guessed: whatever came of the bytes, they are all there",
+  ...unchecked,
+}, async () => {
+  for (const applied of [2, 3]) {
+    for (const how of ["without the bytes", "cut otherwise"]) {
+      const server = new FakeServer();
+      let a = await SimDevice.open({ server, name: "a", pool });
+      const expected = crypto.getRandomValues(new Uint8Array(65_536)).toHex().repeat(8);
+      const bytes = text(expected);
+      const ino = await a.write(1, "f", bytes);
+      await a.names();
+      await quiet([a]);
+      a.link.disconnect();
+      let then = bytes;
+      for (const [n, at] of [10_000, 300_000, 600_000].entries()) {
+        await a.patch(ino, at, text(`patch ${n}`));
+        bytes.set(text(`patch ${n}`), at);
+        if (n + 1 !== applied) continue;
+        then = bytes.slice();
+        // More than travels together: what was applied is let go of before the rest is made ready.
+        for (let i = 0; i < 600; i++) await a.fs.mkdir(1, `dir ${i}`, 0o755, caller);
+      }
+      const writes = a.fs.journal().items.filter(({ what }) => what === "write");
+      const request = writes[applied - 1]?.id ?? 0;
+      assert.ok(request > 0);
+      const { no } = await server.index.device("a", "a");
+      if (how === "cut otherwise") {
+        const chunks = Array.from({ length: Math.ceil(then.length / 50_000) }, (_, i) => {
+          const piece = then.slice(i * 50_000, (i + 1) * 50_000);
+          return { hash: sha256(piece), bytes: piece, length: piece.length };
+        });
+        await server.put(chunks);
+        const { hash, blob } = encodeManifest(chunks);
+        const time = { sec: 1e9, nsec: 0 };
+        const op = { t: "content" as const, ino, base: null, content: hex(hash), size: then.length, time };
+        await server.index.apply({ device: no, request, manifests: [blob], ops: [op] });
+      } else if (applied === 2) await server.index.apply({ device: no, request, manifests: [], ops: [] });
+      a = await a.crash();
+      let sent = 0;
+      a.link.before = (method) => method === "apply" && ++sent > 2 ? systemClock.sleep(100) : Promise.resolve();
+      await a.link.connect();
+      await quiet([a]);
+      await a.patch(ino, 450_000, text("one more"));
+      bytes.set(text("one more"), 450_000);
+      await quiet([a]);
+      assert.deepEqual(a.log.filter((line) => /conflict|both versions|gone/.test(line)), [], `${how} ${applied}`);
+      assert.equal((await a.names()).length, 601);
+      assert.equal(new TextDecoder().decode(await a.read(ino)), new TextDecoder().decode(bytes), `${how} ${applied}`);
+      const there = await server.content((await server.index.stat(ino))?.content ?? null);
+      assert.equal(new TextDecoder().decode(there), new TextDecoder().decode(bytes), `${how} ${applied}`);
+      await a.stop();
+      await server.index.close();
+    }
+  }
 });
 
 Deno.test("close the pool", () => pool.close());

@@ -79,11 +79,10 @@ export interface Outgoing {
   state: "queued" | "sent" | "visible" | "refused";
   error: FsError | null;
   prepared: Prepared | null;
-  /**
-   * A later record of the same file goes in the same call and brings the bytes of both: `prepared` tells what that made of
-   * the file, and is void when this one has to go again.
-   */
+  /** A later record of the same file brings the bytes of both: in the same call, or this one was applied before (`had`). */
   mergedInto: Outgoing | null;
+  /** The server had applied it when this connection began, and what it made of its file is not known here any more. */
+  had: boolean;
   /** Let go of together with a later record of the same file, whose bytes are newer. */
   superseded: boolean;
   /** It was refused together with others: it goes by itself, to find out which of them it was. */
@@ -105,6 +104,9 @@ export interface Outgoing {
   /** It is on the server's disk (or was settled otherwise). */
   readonly durable: PromiseWithResolvers<void>;
 }
+
+/** What a record makes of its file, alone or together with the later one it is merged into; null: nothing, or not known yet. */
+export const madeBy = (out: Outgoing): Prepared | null => (out.mergedInto ?? out).prepared;
 
 export interface DeliveryHooks {
   /** The server applied it; `stats` are the nodes as they are there now. */
@@ -262,6 +264,7 @@ export class Delivery {
       error: null,
       prepared: null,
       mergedInto: null,
+      had: false,
       superseded: false,
       alone: false,
       since: this.#clock.now(),
@@ -290,6 +293,7 @@ export class Delivery {
   takenBack(lastRequest: number): void {
     for (const out of this.#queue) {
       if (out.state !== "visible" || out.request <= lastRequest) continue;
+      this.#forgetHad(out);
       requeue(out);
       this.#hooks.takenBack(out);
     }
@@ -299,25 +303,34 @@ export class Delivery {
     this.#generation++;
     this.#inFlight = 0;
     if (lastRequest >= this.#nextRequest) this.#nextRequest = lastRequest + 1;
-    const last = new Map<LayerStack, Outgoing>();
     for (const out of this.#queue) {
       if (out.state === "refused" || (out.request <= lastRequest && out.state === "visible")) continue;
+      this.#forgetHad(out);
       requeue(out);
       unmerge(out);
       if (out.request > lastRequest) continue;
       // The server has it: it goes by itself, to hear what became of it.
       out.alone = true;
-      if (out.stack !== null) last.set(out.stack, out);
+      out.had = out.prepared === null;
     }
-    // Those may have travelled together: then the server knows only what the last one made of the file.
-    for (const out of this.#queue) {
-      if (out.request > lastRequest || out.state !== "queued" || out.stack === null) continue;
-      const later = last.get(out.stack);
-      if (later !== undefined && later !== out) out.mergedInto = later;
+    // What those made of their files is not known: their bytes travel once more, with those of the next record.
+    const next = new Map<LayerStack, Outgoing>();
+    for (const out of this.#queue.toReversed()) {
+      if (out.stack === null || out.state !== "queued") continue;
+      const later = next.get(out.stack);
+      if (out.had && later !== undefined) out.mergedInto = later;
+      else next.set(out.stack, out);
     }
     this.#rewind(lastRequest);
     this.#up = true;
     this.#kick();
+  }
+  /** The server may not have it any more. */
+  #forgetHad(out: Outgoing): void {
+    if (!out.had) return;
+    out.had = false;
+    this.#unprepare(out);
+    unmerge(out);
   }
   /** Sending begins again with the first record that is not visible. */
   #rewind(answeredUpTo = this.#answeredUpTo): void {
@@ -395,9 +408,11 @@ export class Delivery {
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
     const made = new Map<LayerStack, DeliveredBase>();
-    for (const { stack, data, prepared } of this.#finished) {
-      if (stack === null || data === null || prepared === null) continue;
-      made.set(stack, { ino: data.ino, content: prepared.content, size: prepared.size });
+    for (const out of this.#finished) {
+      const { stack, data } = out;
+      const done = madeBy(out);
+      if (stack === null || data === null || done === null) continue;
+      made.set(stack, { ino: data.ino, content: done.content, size: done.size });
     }
     if (made.size === 0) return [];
     const waiting = new Set(this.#queue.map(({ stack }) => stack));
@@ -530,20 +545,19 @@ export class Delivery {
     const last = new Map(group.map((out) => [out.stack, out]));
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-      // What the server may have already is made all the same, to know it again.
-      if (out.data === null || (!out.alone && !this.#hooks.wanted(out.data.ino))) continue;
-      const brings = out.mergedInto ?? last.get(out.stack) ?? out;
+      if (out.data === null || (out.had && out.mergedInto !== null) || !this.#hooks.wanted(out.data.ino)) continue;
+      const brings = last.get(out.stack) ?? out;
+      out.mergedInto = brings === out ? null : brings;
       if (brings !== out) {
         this.#unprepare(out);
-        out.mergedInto = brings;
-        if (group.includes(brings)) continue;
+        continue;
       }
-      if (brings.prepared !== null) continue;
+      if (out.prepared !== null) continue;
       try {
-        const prepared = await this.#prepare(brings);
+        const prepared = await (out.had ? this.#asApplied(out) : this.#prepare(out));
         if (generation !== this.#generation) return [];
-        brings.prepared = prepared;
-        this.#preparedBytes += prepared.whole?.length ?? 0;
+        out.prepared = prepared;
+        this.#preparedBytes += prepared?.whole?.length ?? 0;
       } catch (error) {
         for (const each of group) {
           if (each.mergedInto !== null && group.includes(each.mergedInto)) each.mergedInto = null;
@@ -558,13 +572,23 @@ export class Delivery {
         return [];
       }
     }
-    for (const out of group) {
-      if (out.mergedInto?.prepared) {
-        const { content, size, holes } = out.mergedInto.prepared;
-        out.prepared = { content, size, manifests: [], chunks: [], holes, whole: null };
-      }
-    }
     return group;
+  }
+  /**
+   * What a record that the server has made of its file: which records travelled together, and so how the bytes were cut into
+   * chunks, is not known here. When others changed the file since, it is made once more, as what theirs is in conflict with.
+   */
+  async #asApplied(out: Outgoing): Promise<Prepared | null> {
+    if (out.data === null) return null;
+    const there = await this.#link.call("writtenByMe", { ino: out.data.ino });
+    if (there !== null) {
+      const { content, size, holes = 0 } = there;
+      return { content, size, manifests: [], chunks: [], holes, whole: null };
+    }
+    return await this.#prepare(out).catch((error) => {
+      if (!isLost(toFsError(error))) throw error;
+      return null;
+    });
   }
   #choose(): Outgoing[] {
     const group: Outgoing[] = [];
@@ -616,8 +640,8 @@ export class Delivery {
           time: data.time,
         });
       }
-      if (prepared !== null && data !== null) {
-        if (data.attr !== undefined) ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
+      if (data?.attr !== undefined && madeBy(out) !== null) {
+        ops.push({ t: "attr", ino: data.ino, ...data.attr, time: data.time });
       }
       out.state = "sent";
     }
@@ -652,8 +676,11 @@ export class Delivery {
       const below = stack.layers[at - 1];
       const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
         this.#finished.find((other) => other.layer === below && other.stack === stack);
-      if (before === undefined || before.prepared === null) return {};
-      if (before.mergedInto !== out) return { baseContent: before.prepared.content };
+      if (before === undefined) return {};
+      if (before.mergedInto !== out) {
+        const made = madeBy(before);
+        return made === null ? {} : { baseContent: made.content };
+      }
       if (before.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
     }
     return { baseContent: stack.base };
@@ -716,7 +743,7 @@ export class Delivery {
   }
   async #trouble(out: Outgoing, error: FsError): Promise<void> {
     this.#stuck(error);
-    const lost = error.code === "not_found" || error.code === "corrupt";
+    const lost = isLost(error);
     if (!lost && isPassing(error) && error.code !== "internal") {
       this.#later();
       return;
@@ -742,9 +769,15 @@ export class Delivery {
   /** Nothing is under way: what was refused is replaced, and all that is not visible gets new numbers, in one journal record. */
   async #settle(): Promise<void> {
     const refused = this.#queue.filter((out) => out.state === "refused");
+    /** What was applied of a file before a refused record of it that would bring its bytes once more. */
+    const applied = new Map<Outgoing, Prepared | null>();
     for (const earlier of this.#queue) {
       const later = earlier.mergedInto;
       if (later === null || later.state !== "refused") continue;
+      if (earlier.had) {
+        applied.set(later, await this.#asApplied(earlier));
+        continue;
+      }
       // They did not travel together, then: the server knows what each made of the file.
       const prepared = await this.#prepare(earlier).catch((error) => {
         if (isPassing(toFsError(error))) throw error;
@@ -771,6 +804,7 @@ export class Delivery {
         out.request = this.takeRequest();
         out.state = "queued";
         out.alone = false;
+        this.#forgetHad(out);
         unmerge(out);
         out.error = null;
       }
@@ -785,6 +819,12 @@ export class Delivery {
     this.#queue = keep;
     this.#rewind();
     this.#refusals = 0;
+    for (const out of keep) {
+      const later = out.mergedInto;
+      if (later === null || !given.includes(later)) continue;
+      out.mergedInto = null;
+      out.prepared = applied.get(later) ?? null;
+    }
     for (const out of given) {
       this.#pendingBytes -= weight(out);
       // What was prepared is not what the file is.
@@ -945,6 +985,8 @@ function unmerge(out: Outgoing): void {
   out.prepared = null;
 }
 
+/** Can what a content was made from not be read any more? */
+const isLost = (error: FsError): boolean => error.code === "not_found" || error.code === "corrupt";
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
 
 /** What is settled otherwise; all else (cut off, overloaded, full, a broken server) is tried again as it is. */

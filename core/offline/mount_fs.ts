@@ -45,7 +45,7 @@ import { fileState, type JournalItem, journalItems, type JournalScene, mountStat
 import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
 import { AccessTimes } from "./access_times.ts";
 import { Conflicts, type Place } from "./conflicts.ts";
-import { Delivery, type Outgoing } from "./delivery.ts";
+import { Delivery, madeBy, type Outgoing } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
@@ -674,7 +674,8 @@ export class MountFs implements InodeFs {
       if (stack !== undefined && (stack.open !== null || stack.layers.at(-1) !== out.layer)) continue;
       if (this.#replica.tree.stat(stat.ino) !== null) this.#replica.learn(stat);
     }
-    if (out.data !== null && out.prepared !== null) {
+    // What was merged into a later record is told with that.
+    if (out.data !== null && out.prepared !== null && out.mergedInto === null) {
       const { content, size, holes } = out.prepared;
       // Other operations on the node may still be on their way, so `stats` was not taken over: its content must be.
       if (out.stack?.layers.at(-1) === out.layer) {
@@ -702,7 +703,8 @@ export class MountFs implements InodeFs {
       this.#gone.clear();
       for (const ino of this.#lastNames.keys()) if (!this.#stacks.has(ino)) this.#dropLastName(ino);
     }
-    const { data, stack, layer, prepared } = out;
+    const { data, stack, layer } = out;
+    const made = madeBy(out);
     if (data === null || stack === null || layer === null) {
       this.#catchUp();
       return;
@@ -711,19 +713,18 @@ export class MountFs implements InodeFs {
     // What was given up leaves those before it as they are.
     if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
     else if (place >= 0) stack.layers.splice(place, 1);
-    if (prepared !== null) {
-      const { content, size } = prepared;
-      const bytes = prepared.whole ?? out.mergedInto?.prepared?.whole ?? null;
+    if (made !== null) {
+      const { content, size, whole: bytes } = made;
       if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
       const path = layer.stagingPath;
-      const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null &&
+      const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null && !out.had &&
         layer.extents.covers(0, size);
       if (whole) ftruncateFd(layer.stagingFd, size);
       layer.dispose(whole);
       if (whole) this.#cache.adopt(content, size, path);
       stack.base = content;
       stack.baseSize = size;
-      stack.baseHoles = prepared.holes;
+      stack.baseHoles = made.holes;
       // The delivery has counted what was only estimated.
       if (layer.sparse) this.#notifier?.invalidateInode(data.ino, false);
     } else layer.dispose();

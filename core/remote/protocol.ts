@@ -103,6 +103,8 @@ export interface LockAnswer {
 export interface Calls {
   hello: { params: Hello; result: Welcome };
   stat: { params: { ino: number }; result: Stat | null };
+  /** The file, when the device that asks made it or wrote it last; null: another did, or it is gone. */
+  writtenByMe: { params: { ino: number }; result: Stat | null };
   lookup: { params: { parent: number; name: string }; result: Stat | null };
   /** At most 1,000 entries whatever the limit. */
   readDir: { params: { parent: number; after: string | null; limit: number }; result: { name: string; stat: Stat }[] };

@@ -350,6 +350,9 @@ export class Session implements SocketEvents {
     stat({ ino }) {
       return this.#hub.core.index.stat(ino);
     },
+    writtenByMe({ ino }) {
+      return this.#hub.core.index.writtenBy(this.device, ino);
+    },
     lookup({ parent, name }) {
       return this.#hub.core.index.lookup(parent, name);
     },

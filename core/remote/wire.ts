@@ -249,6 +249,7 @@ type CallCodecs = {
 export const CALLS: CallCodecs = {
   hello: { params: hello, result: welcome },
   stat: { params: record({ ino }), result: nullable(stat) },
+  writtenByMe: { params: record({ ino }), result: nullable(stat) },
   lookup: { params: record({ parent: ino, name: wireName }), result: nullable(stat) },
   readDir: {
     params: record({ parent: ino, after: nullable(wireName), limit: natural }),

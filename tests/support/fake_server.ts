@@ -187,6 +187,8 @@ export class FakeLink implements ServerLink {
       switch (method as Method) {
         case "stat":
           return await index.stat(p["ino"] ?? 0);
+        case "writtenByMe":
+          return await index.writtenBy(this.device, p["ino"] ?? 0);
         case "lookup":
           return await index.lookup(p["parent"] ?? 0, p["name"] ?? "");
         case "readDir":
