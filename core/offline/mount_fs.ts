@@ -56,7 +56,7 @@ import { sendAgain } from "./send_again.ts";
 import { Replica, type Touched } from "./replica.ts";
 import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
-import { changedBy, UnnamedXattrs } from "./unnamed.ts";
+import { changedBy, UnnamedXattrs, withAttr } from "./unnamed.ts";
 import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
 
 export type WritePolicy = "back" | "through";
@@ -396,7 +396,7 @@ export class MountFs implements InodeFs {
   }
   #putWritten(node: Stat, data: JournaledData): void {
     this.#replica.touch();
-    this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr));
+    this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr ?? {}));
   }
   #recover({ request, ops, data }: JournalRecord, place: JournalPlace, applied: number): void {
     this.#replica.redo(ops, request <= applied);
@@ -2093,17 +2093,6 @@ function timesOf(s: Stat): Partial<Stat> {
 }
 function mtimeOf(t: Time): Pick<Stat, "mtimeSec" | "mtimeNsec" | "ctimeSec" | "ctimeNsec"> {
   return { mtimeSec: t.sec, mtimeNsec: t.nsec, ctimeSec: t.sec, ctimeNsec: t.nsec };
-}
-/** The attributes a record sets together with its bytes. */
-function withAttr(stat: Stat, attr: JournaledAttr | undefined): Stat {
-  if (attr === undefined) return stat;
-  const next: Stat = { ...stat };
-  if (attr.mode !== undefined) next.mode = (next.mode & S_IFMT) | attr.mode;
-  if (attr.uid !== undefined) next.uid = attr.uid;
-  if (attr.gid !== undefined) next.gid = attr.gid;
-  if (attr.atime !== undefined) [next.atimeSec, next.atimeNsec] = [attr.atime.sec, attr.atime.nsec];
-  if (attr.mtime !== undefined) [next.mtimeSec, next.mtimeNsec] = [attr.mtime.sec, attr.mtime.nsec];
-  return next;
 }
 /** What journaled operations touch, for the guard, when they are read back at start. */
 function touchedBy(ops: readonly Op[]): Touched {

@@ -2,66 +2,23 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { FakeServer } from "../../tests/support/fake_server.ts";
-import type { FakeLink } from "../../tests/support/fake_server.ts";
+import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
 import type { Stat } from "../fs/stat.ts";
-import type { Caller } from "../fs/inode_fs.ts";
 import { systemClock } from "../platform/clock.ts";
-import { systemRandom } from "../platform/random.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { MountFs } from "./mount_fs.ts";
 
-const caller: Caller = { uid: 1000, gid: 1000, pid: 1 };
 const flags = { killSuidgid: false, fromCache: false };
 const O_RDWR = 2;
 const text = (s: string) => new TextEncoder().encode(s);
 
-interface Device {
-  fs: MountFs;
-  link: FakeLink;
-  folder: string;
-  /** Calls to the server that are not answered yet. */
-  asking: () => number;
-}
 const pool = new ChunkPool({ workers: 1 });
 
-async function device(
-  server: FakeServer,
-  name: string,
-  folder = Deno.makeTempDirSync(),
-  online = true,
-): Promise<Device> {
-  const link = server.link(name);
-  let asking = 0;
-  const call = link.call.bind(link);
-  link.call = async (method, params) => {
-    asking++;
-    try {
-      return await call(method, params);
-    } finally {
-      asking--;
-    }
-  };
-  const fs = await MountFs.open({
-    folder,
-    cacheBytes: 1e9,
-    link,
-    pool,
-    clock: systemClock,
-    random: systemRandom,
-    host: name,
-    policy: "back",
-    readOnly: false,
-    log: (message) => Deno.env.has("ANYFS_TEST_LOG") && console.log(name, message),
-  });
-  if (online) await link.connect();
-  return { fs, link, folder, asking: () => asking };
-}
-async function stop(d: Device): Promise<void> {
-  await d.fs.destroy();
-  await d.fs.close();
-  Deno.removeSync(d.folder, { recursive: true });
-}
+type Device = SimDevice;
+const device = (server: FakeServer, name: string, folder?: string, online = true): Promise<Device> =>
+  SimDevice.open({ server, name, pool, online, ...(folder === undefined ? {} : { folder }) });
+const stop = (d: Device): Promise<void> => d.stop();
 async function write(fs: MountFs, parent: number, name: string, data: Uint8Array): Promise<number> {
   const { stat, open } = await fs.create(parent, name, 0o644, O_RDWR, caller);
   await fs.write(stat.ino, open.fh, 0, data, flags);
@@ -313,14 +270,6 @@ async function replace(fs: MountFs, ino: number, data: Uint8Array): Promise<void
   await fs.flush(ino, fh, 0n);
   fs.release(ino, fh, 0n, false);
 }
-/** The device as it is after a kill at this moment. */
-async function crash(server: FakeServer, d: Device, name: string, online: boolean): Promise<Device> {
-  const copy = Deno.makeTempDirSync();
-  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, copy] }).output();
-  d.link.disconnect();
-  await stop(d);
-  return await device(server, name, copy, online);
-}
 /** Nothing is left to be delivered, unless the connection goes meanwhile. */
 async function delivered(d: Device): Promise<void> {
   const alive = setInterval(() => {}, 1000);
@@ -330,15 +279,6 @@ async function delivered(d: Device): Promise<void> {
     }
   } finally {
     clearInterval(alive);
-  }
-}
-/** Everything that was under way has happened: nothing to deliver, to tell or to ask for. */
-async function quiet(devices: readonly Device[]): Promise<void> {
-  for (let calm = 0; calm < 3; calm++) {
-    for (const d of devices) await delivered(d);
-    for (const d of devices) await d.link.told();
-    await new Promise((resolve) => setTimeout(resolve));
-    if (devices.some((d) => d.asking() > 0)) calm = -1;
   }
 }
 /** The next change reaches the server, but its answer is lost with the connection. */
@@ -366,7 +306,7 @@ Deno.test({
     // Another change makes sure that the database has seen it all.
     await d.fs.mkdir(1, `dir ${size}`, 0o755, caller);
     await new Promise((resolve) => setTimeout(resolve, 250));
-    d = await crash(server, d, "d", false);
+    d = await d.crash(false);
     assert.equal((await d.fs.getattr(ino, undefined)).size, 9);
     assert.deepEqual(await readAll(d.fs, ino), text("as it was"));
     await d.link.connect();
@@ -540,7 +480,7 @@ Deno.test({
         if (s.t === "lose") return loseAnswer(d);
         if (s.t === "heal") return d.link.connected ? undefined : await d.link.connect();
         if (s.t === "crash") {
-          devices[s.device] = await crash(server, d, d.link.id, d.link.connected);
+          devices[s.device] = await d.crash();
           return;
         }
         if (s.t !== "write") return;
@@ -723,7 +663,7 @@ Deno.test({
   await a.link.settled();
   await systemClock.sleep(150);
   a.link.after = () => {};
-  a = await crash(server, a, "a", true);
+  a = await a.crash(true);
   never.resolve();
   await append(4);
   assert.ok(await a.fs.drain(10_000));
@@ -766,7 +706,7 @@ Deno.test({
     await a.link.connect();
     for (let i = 0; i < 500 && a.link.connected; i++) await systemClock.sleep(10);
     assert.ok((await server.index.device("a", "a")).lastRequest > lastRequest, "the server has done it");
-    if (restart) a = await crash(server, a, "a", false);
+    if (restart) a = await a.crash(false);
     await change(7);
     // The first of them are heard of, and let go of, long before the others.
     let applies = 0;

@@ -3,17 +3,20 @@ import { FsError } from "../fs/error.ts";
 import { S_IFMT, type Stat } from "../fs/stat.ts";
 import type { Op, Time } from "../index/ops.ts";
 import { noAttribute } from "../index/tree.ts";
-
-type AttrOp = Op & { t: "attr" };
+import type { JournaledAttr } from "./journal.ts";
 
 /** The attributes after an `attr` operation. */
-export function changedBy(stat: Stat, op: AttrOp): Stat {
-  const next: Stat = { ...stat, ctimeSec: op.time.sec, ctimeNsec: op.time.nsec };
-  if (op.mode !== undefined) next.mode = (next.mode & S_IFMT) | op.mode;
-  if (op.uid !== undefined) next.uid = op.uid;
-  if (op.gid !== undefined) next.gid = op.gid;
-  if (op.atime !== undefined) [next.atimeSec, next.atimeNsec] = [op.atime.sec, op.atime.nsec];
-  if (op.mtime !== undefined) [next.mtimeSec, next.mtimeNsec] = [op.mtime.sec, op.mtime.nsec];
+export const changedBy = (stat: Stat, op: Op & { t: "attr" }): Stat => (
+  { ...withAttr(stat, op), ctimeSec: op.time.sec, ctimeNsec: op.time.nsec }
+);
+/** Mode, owner and times of `attr` where it has them. */
+export function withAttr(stat: Stat, attr: JournaledAttr): Stat {
+  const next: Stat = { ...stat };
+  if (attr.mode !== undefined) next.mode = (next.mode & S_IFMT) | attr.mode;
+  if (attr.uid !== undefined) next.uid = attr.uid;
+  if (attr.gid !== undefined) next.gid = attr.gid;
+  if (attr.atime !== undefined) [next.atimeSec, next.atimeNsec] = [attr.atime.sec, attr.atime.nsec];
+  if (attr.mtime !== undefined) [next.mtimeSec, next.mtimeNsec] = [attr.mtime.sec, attr.mtime.nsec];
   return next;
 }
 

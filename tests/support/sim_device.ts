@@ -70,10 +70,9 @@ export class SimDevice {
     return device;
   }
   /** The device as it is after a kill at this moment and a new start. */
-  async crash(): Promise<SimDevice> {
+  async crash(online = this.link.connected): Promise<SimDevice> {
     const folder = Deno.makeTempDirSync();
     await new Deno.Command("cp", { args: ["-a", `${this.folder}/.`, folder] }).output();
-    const online = this.link.connected;
     this.link.disconnect();
     await this.stop();
     return await SimDevice.open({ ...this.options, folder, online });
