@@ -6,7 +6,8 @@
  *   u32 magic, u32 payload length, u64 nonce, u64 request, u32 crc32 of (length, nonce, request, payload), u32 meta length
  *   payload = MessagePack meta, then raw data bytes
  * The region ahead of the writer is filled with zeros 1 MiB at a time: an fdatasync that only overwrites takes 0.09 ms
- * here, one that also grows the file 0.14 ms. A record whose CRC or nonce doesn't match ends the log: it was torn.
+ * here, one that also grows the file 0.14 ms. A record whose CRC or nonce doesn't match ends the log: it was torn. When whole
+ * records follow it, the disk has lost something: the file is kept as `journal-NNNNNN.damaged` and told.
  */
 import { decode, encode } from "@msgpack/msgpack";
 import { crc32 } from "node:zlib";
@@ -17,6 +18,7 @@ import type { Op } from "../index/ops.ts";
 import { listFolder } from "../platform/files.ts";
 import {
   closeFd,
+  linkPath,
   makeFolderNow,
   markOfFd,
   O_CREAT,
@@ -161,20 +163,32 @@ export class Journal {
   ): Promise<{
     journal: Journal;
     records: { record: JournalRecord; place: JournalPlace }[];
+    /** What can't be read though whole records follow it, in words. */
+    damage: string[];
   }> {
     const journal = new Journal(folder, random, clock);
-    const names = (await listFolder(folder)).filter((name) => /^journal-\d{6,}$/.test(name)).sort();
+    const all = await listFolder(folder);
+    const names = all.filter((name) => /^journal-\d{6,}$/.test(name)).sort();
     let records: { record: JournalRecord; place: JournalPlace }[] = [];
     /** Of so many of them it is said that they are delivered. */
     let delivered = 0;
     /** What delivered records made of files, and how many records there were when they did. */
     const bases = new Map<number, DeliveredBase & { before: number }>();
+    const damage: string[] = [];
     for (const name of names) {
       const path = `${folder}/${name}`;
       const file: JournalFile = { fd: openFd(path, O_RDWR), path, number: Number(name.slice(8)), uses: 0 };
       journal.#files.push(file);
       journal.#lastRequest = Math.max(journal.#lastRequest, lastBefore(file));
-      for (const found of scan(file)) {
+      const scanned = scan(file);
+      if (scanned.damagedAt !== null) {
+        const kept = `${path}.damaged`;
+        if (!all.includes(`${name}.damaged`)) linkPath(path, kept);
+        damage.push(
+          `${path} is damaged at byte ${scanned.damagedAt}: what was journaled after that is only in ${kept}`,
+        );
+      }
+      for (const found of scanned.found) {
         journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
         if (found.delivered > 0) {
           while ((records[delivered]?.record.request ?? Infinity) <= found.delivered) delivered++;
@@ -218,7 +232,7 @@ export class Journal {
     for (const { place } of records) place.file.uses++;
     journal.#rotate();
     journal.#sweep();
-    return { journal, records };
+    return { journal, records, damage };
   }
 
   /** The highest request number ever given: the next one must be above it, or the server takes it for a repetition. */
@@ -466,20 +480,41 @@ interface Scanned {
   bases: DeliveredBase[];
 }
 
-function scan(file: JournalFile): Scanned[] {
-  const out: Scanned[] = [];
+/** The whole records from the beginning, and where the first one is that is not whole though others follow it. */
+function scan(file: JournalFile): { found: Scanned[]; damagedAt: number | null } {
   const header = new Uint8Array(FILE_HEADER);
-  if (preadFd(file.fd, header, 0) < FILE_HEADER || FILE_MAGIC.some((byte, i) => header[i] !== byte)) return out;
+  if (preadFd(file.fd, header, 0) < FILE_HEADER || FILE_MAGIC.some((byte, i) => header[i] !== byte)) {
+    return { found: [], damagedAt: null };
+  }
   const nonce = new DataView(header.buffer).getBigUint64(8, true);
-  let at = FILE_HEADER;
+  const { found, end } = scanRecords(file, nonce);
+  return { found, damagedAt: hasRecordAfter(file, nonce, end) ? end : null };
+}
+/** Is there a whole record behind this place? */
+function hasRecordAfter(file: JournalFile, nonce: bigint, from: number): boolean {
+  const STEP = 1024 * 1024;
+  const bytes = new Uint8Array(STEP + RECORD_HEADER);
+  const view = new DataView(bytes.buffer);
+  for (let at = from + 8;; at += STEP) {
+    const length = preadFd(file.fd, bytes, at);
+    for (let i = 0; i + RECORD_HEADER <= length && i < STEP; i += 8) {
+      if (view.getUint32(i, true) !== RECORD_MAGIC || view.getBigUint64(i + 8, true) !== nonce) continue;
+      if (scanRecords(file, nonce, at + i).found.length > 0) return true;
+    }
+    if (length < bytes.length) return false;
+  }
+}
+function scanRecords(file: JournalFile, nonce: bigint, from = FILE_HEADER): { found: Scanned[]; end: number } {
+  const found: Scanned[] = [];
+  let at = from;
   const head = new Uint8Array(RECORD_HEADER);
   const view = new DataView(head.buffer);
   for (;;) {
-    if (preadFd(file.fd, head, at) < RECORD_HEADER || view.getUint32(0, true) !== RECORD_MAGIC) return out;
+    if (preadFd(file.fd, head, at) < RECORD_HEADER || view.getUint32(0, true) !== RECORD_MAGIC) break;
     const length = view.getUint32(4, true);
-    if (view.getBigUint64(8, true) !== nonce || length > 256 * 1024 * 1024) return out;
+    if (view.getBigUint64(8, true) !== nonce || length > 256 * 1024 * 1024) break;
     const bytes = new Uint8Array(RECORD_HEADER + length);
-    if (preadFd(file.fd, bytes, at) < bytes.length || checksum(bytes, length) !== view.getUint32(24, true)) return out;
+    if (preadFd(file.fd, bytes, at) < bytes.length || checksum(bytes, length) !== view.getUint32(24, true)) break;
     const metaLength = view.getUint32(28, true);
     const meta = decode(bytes.subarray(RECORD_HEADER, RECORD_HEADER + metaLength)) as {
       ops?: Record<string, unknown>[];
@@ -488,7 +523,7 @@ function scan(file: JournalFile): Scanned[] {
       delivered?: number;
       bases?: DeliveredBase[];
     };
-    out.push({
+    found.push({
       record: {
         request: Number(view.getBigUint64(16, true)),
         ops: (meta.ops ?? []).map(unpackOp),
@@ -501,4 +536,5 @@ function scan(file: JournalFile): Scanned[] {
     });
     at += (RECORD_HEADER + length + 7) & ~7;
   }
+  return { found, end: at };
 }

@@ -40,6 +40,30 @@ Deno.test("records come back in order, with names that are not Unicode and with 
   Deno.removeSync(folder, { recursive: true });
 });
 
+Deno.test("what the disk lost in the middle is told, and the file kept; what was torn at the end is not", async () => {
+  for (const middle of [true, false]) {
+    const folder = Deno.makeTempDirSync();
+    const { journal } = await Journal.open(folder, systemRandom);
+    const places = [1, 2, 3].map((n) => journal.append(record(n, `${n}`), [new Uint8Array(3_000_000)]));
+    await journal.close();
+    const path = newest(folder);
+    const file = Deno.openSync(path, { write: true });
+    file.seekSync(places[middle ? 1 : 2]?.dataOffset ?? 0, Deno.SeekMode.Start);
+    file.writeSync(Uint8Array.of(7));
+    file.close();
+    const opened = await Journal.open(folder, systemRandom);
+    assert.equal(opened.records.length, middle ? 1 : 2);
+    assert.equal(opened.damage.length, middle ? 1 : 0);
+    if (middle) {
+      assert.match(opened.damage[0] ?? "", /is damaged at byte \d+/);
+      const kept = Deno.readFileSync(`${path}.damaged`);
+      assert.equal(new TextDecoder().decode(kept.subarray(0, 8)), "AFSJRNL1");
+    }
+    await opened.journal.close();
+    Deno.removeSync(folder, { recursive: true });
+  }
+});
+
 Deno.test("a journal cut or damaged anywhere gives back a prefix of its records, never a wrong one", async () => {
   const folder = Deno.makeTempDirSync();
   const { journal } = await Journal.open(folder, systemRandom);

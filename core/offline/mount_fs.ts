@@ -353,7 +353,8 @@ export class MountFs implements InodeFs {
       if (replica.getMeta("boot") !== null) replica.skipInos();
       replica.setMeta("boot", boot);
     }
-    const { journal, records } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
+    const { journal, records, damage } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
+    for (const words of damage) o.log(words);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
     for (const name of await listFolder(staging)) {
