@@ -1901,6 +1901,8 @@ export class MountFs implements InodeFs {
     return {
       mode: this.#modes.mode,
       ...this.#modes.status(),
+      /** How many other mounts the server has now; null: not known, as offline. */
+      other_clients: this.#others,
       pending: this.#delivery.pending,
       blocked: this.#delivery.blocked,
       conflicts: this.#found.open().length,

@@ -62,7 +62,8 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     clock: o.clock,
     random: o.random,
     ...(o.requestTimeoutMs === undefined ? {} : { callMs: o.requestTimeoutMs }),
-    paused: o.offline,
+    // What the server says at once must find somebody who hears it, and it has to be told how far we are.
+    paused: true,
   });
   link.onDown((reason) => {
     lastReason = reason;
@@ -105,6 +106,7 @@ export async function openMount(o: OpenMountOptions): Promise<OpenedMount> {
     });
     fs = opened;
     if (!o.offline) {
+      link.resume();
       await waitForServer(
         o,
         opened,

@@ -42,7 +42,7 @@ export interface RemoteOptions {
   readonly caCerts?: readonly string[];
   /** Milliseconds a call has unless it says otherwise; a server silent for so long is taken for gone. @default 10000 */
   readonly callMs?: number;
-  /** Begin without trying to connect; `resume` begins. @default false */
+  /** Begin without trying to connect; `resume` begins. Whoever listens to what is pushed needs that. @default false */
   readonly paused?: boolean;
 }
 
@@ -127,7 +127,6 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     this.#lastError = unreachable(this.url, "not connected yet");
     if (options.paused === true) {
       this.#resumed = Promise.withResolvers();
-      this.#lastError = unreachable(this.url, "it was told to work offline");
     }
     this.#peer = openPeer(options.caCerts === undefined ? {} : { caCerts: options.caCerts });
     this.http = new HttpClient({ peer: this.#peer, url: this.url, token: options.token, clock: options.clock });
@@ -304,6 +303,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     });
   }
   pause(): void {
+    if (!this.#connected) this.#lastError = unreachable(this.url, "it was told to work offline");
     if (this.#resumed !== null) return;
     this.#resumed = Promise.withResolvers();
     this.#hurry.abort();

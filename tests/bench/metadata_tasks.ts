@@ -21,7 +21,9 @@ async function client(
   return { value, p50, p99, done };
 }
 
-const folderOf = ({ target, round }: Round, name: string): string => `${target.dir}/${name}-${round}`;
+/** Of another name in every run: ext4 chooses the block group of a folder by its name (`apart` in targets.ts). */
+const RUN = crypto.randomUUID().slice(0, 8);
+const folderOf = ({ target, round }: Round, name: string): string => `${target.dir}/${name}-${round}-${RUN}`;
 
 /** All on the files that its first step has made. */
 function smallFiles(threads: number): Task {
