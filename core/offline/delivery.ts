@@ -105,8 +105,14 @@ export interface Outgoing {
   readonly durable: PromiseWithResolvers<void>;
 }
 
-/** What a record makes of its file, alone or together with the later one it is merged into; null: nothing, or not known yet. */
-export const madeBy = (out: Outgoing): Prepared | null => (out.mergedInto ?? out).prepared;
+/** The record with which the bytes of `out` travel: one that is carried may be carried on with a still later one. */
+function carrierOf(out: Outgoing): Outgoing {
+  let carrier = out;
+  while (carrier.mergedInto !== null) carrier = carrier.mergedInto;
+  return carrier;
+}
+/** What a record makes of its file, alone or together with the one that carries its bytes; null: nothing, or not known yet. */
+export const madeBy = (out: Outgoing): Prepared | null => carrierOf(out).prepared;
 
 export interface DeliveryHooks {
   /** The server applied it; `stats` are the nodes as they are there now. */
@@ -353,8 +359,9 @@ export class Delivery {
     let done = 0;
     for (const out of this.#queue) {
       if (out.request > this.#durableUpTo || out.state !== "visible") break;
-      // What it made of the file is known when that is.
-      if (out.mergedInto !== null && out.mergedInto.state !== "visible") break;
+      // Its bytes are safe there when those are with which they travelled.
+      const carrier = carrierOf(out);
+      if (carrier.state !== "visible" || carrier.request > this.#durableUpTo) break;
       done++;
     }
     if (done === 0) return;
@@ -677,7 +684,7 @@ export class Delivery {
       const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
         this.#finished.find((other) => other.layer === below && other.stack === stack);
       if (before === undefined) return {};
-      if (before.mergedInto !== out) {
+      if (carrierOf(before) !== out) {
         const made = madeBy(before);
         return made === null ? {} : { baseContent: made.content };
       }

@@ -72,4 +72,46 @@ for (const code of ["rate_limited", "no_space", "timeout"] as const) {
   });
 }
 
+Deno.test({
+  name: "a log synced line by line is whole after a kill, however many of its lines the server had taken together",
+  ...unchecked,
+}, async () => {
+  const lines = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => `line ${1000 + from + i}\n`).join("");
+  for (const applies of [1, 2, 3]) {
+    const server = new FakeServer();
+    const d = await SimDevice.open({ server, name: "d", pool });
+    const ino = await acknowledge(d.fs, "log", lines(0, 1));
+    assert.ok(await d.fs.drain(5000));
+    d.link.disconnect();
+    for (let n = 1; n < 900; n++) await d.patch(ino, n * 10, new TextEncoder().encode(lines(n, n + 1)));
+    const stuck = Promise.withResolvers<void>();
+    let applied = 0;
+    // The answers are lost: the device does not know what the server has.
+    d.link.after = (method) => {
+      if (method !== "apply") return;
+      if (++applied === applies) stuck.resolve();
+      return new Promise(() => {});
+    };
+    d.link.before = (method) => method === "apply" && applied >= applies ? new Promise(() => {}) : Promise.resolve();
+    await d.link.connect();
+    await stuck.promise;
+    const next = await d.crash(false);
+    // What the server had is let go of before the rest is made ready, and long before that is on the server's disk.
+    next.link.before = (method) =>
+      method === "apply" ? new Promise((resolve) => setTimeout(resolve, 70)) : Promise.resolve();
+    next.link.holdDurable = true;
+    await next.link.connect();
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    next.link.holdDurable = false;
+    await next.link.settled();
+    const alive = setInterval(() => {}, 1000);
+    assert.ok(await next.fs.drain(60_000));
+    clearInterval(alive);
+    assert.equal(await next.text("log"), lines(0, 900));
+    assert.equal(await onServer(server, "log"), lines(0, 900));
+    await next.stop();
+  }
+});
+
 Deno.test("close the pool", () => pool.close());

@@ -101,6 +101,12 @@ const LIST_AFTER_MS = 300;
 const LAST_NAME = "name:";
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
+/**
+ * `ls -l` asks for the SELinux label of each file, unless the first one has none and says that there can be none: then it
+ * asks no more on that device (coreutils `errno_unsupported`). A label that was set is kept and told.
+ */
+const LABEL = "security.selinux";
+const NO_LABEL = new FsError("not_supported", "the file has no label", { operation: "getxattr" });
 const MAX_FILE_SIZE = 2 ** 50;
 
 const isDir = (s: Stat) => (s.mode & S_IFMT) === S_IFDIR;
@@ -1852,13 +1858,13 @@ export class MountFs implements InodeFs {
     }
     const open = this.#open.get(ino);
     checkXattrName(name);
-    if (open?.plain) throw NO_SYSTEM_ATTRIBUTE;
+    if (open?.plain) throw name === LABEL ? NO_LABEL : NO_SYSTEM_ATTRIBUTE;
     const unnamed = open?.xattrs ?? null;
     if (unnamed !== null) return unnamed.get(name);
     const loaded = this.#xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
     const get = () => {
       const value = this.#replica.tree.getXattr(ino, name);
-      if (value === null) throw noAttribute(name);
+      if (value === null) throw name === LABEL ? NO_LABEL : noAttribute(name);
       return value;
     };
     return loaded === undefined ? get() : loaded.then(get);
