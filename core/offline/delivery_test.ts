@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { FakeServer } from "../../tests/support/fake_server.ts";
 import { caller, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
+import type { Calls } from "../remote/protocol.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { MountFs } from "./mount_fs.ts";
 
@@ -33,15 +34,16 @@ Deno.test({
   const { fs, link } = d;
   await fs.lookup(1, "none", caller);
   const sent = Promise.withResolvers<void>();
-  let applies = 0;
-  link.before = (method) => {
+  link.before = (method, params) => {
     if (method !== "apply") return Promise.resolve();
-    // The creation and the bytes.
-    if (++applies === 2) sent.resolve();
+    if ((params as Calls["apply"]["params"]).ops.some((op) => op.t === "content")) sent.resolve();
     return new Promise(() => {});
   };
+  // The filesystem's own timers do not keep a process alive.
+  const alive = setInterval(() => {}, 1000);
   await acknowledge(fs, "f", "acknowledged");
   await sent.promise;
+  clearInterval(alive);
   // A crash: what is on the disk at this moment is all there is.
   const next = await d.crash(true);
   assert.ok(await next.fs.drain(5000));
@@ -62,7 +64,6 @@ for (const code of ["rate_limited", "no_space", "timeout"] as const) {
       method === "apply" && refusals-- > 0 ? Promise.reject(new FsError(code, "not now")) : Promise.resolve();
     await acknowledge(fs, "first", "one");
     await acknowledge(fs, "second", "two");
-    // The filesystem's own timers do not keep a process alive.
     const alive = setInterval(() => {}, 1000);
     assert.ok(await fs.drain(10_000));
     clearInterval(alive);

@@ -71,6 +71,9 @@ export class FakeServer {
     }
     return out;
   }
+  tellPeers(): void {
+    for (const link of this.links) link.tellPeers();
+  }
   link(device: string, host = device): FakeLink {
     return new FakeLink(this, device, host);
   }
@@ -92,6 +95,7 @@ export class FakeLink implements ServerLink {
   #line: Promise<unknown> = Promise.resolve();
   /** Number of the present connection. */
   #session = 0;
+  #hurrying: (() => void)[] = [];
 
   constructor(public server: FakeServer, readonly id: string, readonly host: string) {}
 
@@ -111,6 +115,9 @@ export class FakeLink implements ServerLink {
 
   async connect(): Promise<void> {
     const { index } = this.server;
+    // Who is alone may hold back what he has.
+    const [only] = this.server.links;
+    if (this.server.links.size === 1 && only !== undefined && only !== this) await only.hurry();
     const info = await index.device(this.id, this.host);
     this.device = info.no;
     const { after, epoch } = this.resumeFrom();
@@ -132,6 +139,7 @@ export class FakeLink implements ServerLink {
       run: this.server.run,
     };
     for (const up of this.#ups) up(welcome);
+    this.server.tellPeers();
     if (!reset && missed !== null) {
       const others = missed.filter((change) => change.device !== this.device);
       await (this.#line = this.#line.then(() => this.#tell(others, missed.at(-1)?.seq, session)));
@@ -142,11 +150,25 @@ export class FakeLink implements ServerLink {
   disconnect(): void {
     if (!this.connected) return;
     this.connected = false;
+    for (const resolve of this.#hurrying.splice(0)) resolve();
     this.server.links.delete(this);
     this.server.locks.left(this.device);
     this.server.names.left(this.device);
     for (const [ino, link] of this.server.busy) if (link === this) this.server.busy.delete(ino);
     for (const down of this.#downs) down("cut");
+    this.server.tellPeers();
+  }
+  tellPeers(): void {
+    this.#push("peers", { others: this.server.links.size - 1 });
+  }
+  /** Resolves when the client has shown what it holds back, was cut off, or is silent. */
+  async hurry(): Promise<void> {
+    const shown = Promise.withResolvers<void>();
+    const silent = setTimeout(shown.resolve, 50);
+    this.#hurrying.push(shown.resolve);
+    this.#push("hurry", { n: this.#hurrying.length });
+    await shown.promise;
+    clearTimeout(silent);
   }
   recall(ino: number): boolean {
     this.#push("recall", { ino });
@@ -252,6 +274,9 @@ export class FakeLink implements ServerLink {
         }
         case "statFs":
           return { total: 1e12, free: 5e11, files: 10, freeFiles: 1e9 };
+        case "hurried":
+          for (const resolve of this.#hurrying.splice(0)) resolve();
+          return null;
         case "announce": {
           const { ino, pending } = params as Calls["announce"]["params"];
           if (pending) this.server.busy.set(ino, this);
