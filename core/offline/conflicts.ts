@@ -313,14 +313,23 @@ export class Conflicts {
       this.#name(out, create, create.ino);
     }
   }
-  /** Theirs has this name here too, unless later changes of ours say otherwise. */
-  #theirs(out: Outgoing, place: Place, theirs: Stat | null): void {
+  /** Do later changes of ours say what has this name? */
+  #saidLater(out: Outgoing, place: Place): boolean {
     const list = this.#s.list();
-    const later = list.slice(list.indexOf(out) + 1).some(({ ops, state }) =>
+    return list.slice(list.indexOf(out) + 1).some(({ ops, state }) =>
       state !== "visible" &&
       ops.some((op) => namedIn(op).some((n) => n.parent === place.parent && n.name === place.name))
     );
-    if (later) return;
+  }
+  /** Ours gets the name. What we put into a folder that became another one may not have it there yet. */
+  #takeOver(out: Outgoing, place: Place, theirs: number, ours: number): void {
+    if (this.#s.replica.tree.entry(place.parent, place.name) !== theirs) return;
+    if (this.#saidLater(out, place)) this.#unname(out, place, theirs);
+    else this.#name(out, place, ours);
+  }
+  /** Theirs has this name here too, unless later changes of ours say otherwise. */
+  #theirs(out: Outgoing, place: Place, theirs: Stat | null): void {
+    if (this.#saidLater(out, place)) return;
     this.#s.replica.touch();
     if (theirs === null) this.#s.replica.tree.dropEntry(place.parent, place.name);
     else {
@@ -347,7 +356,6 @@ export class Conflicts {
       this.#regard(later, ops.flatMap((op) => namedIn(op)), ops.flatMap((op) => op.t === "attr" ? [op.ino] : []));
     }
   }
-  /** Ours has another name: also what we did later under the old one, to it or to what we put in its place. */
   /** Ours has another name: also what we did later under the old one, to it or to what we put in its place. */
   #moveOurs(out: Outgoing, ino: number, from: Place, to: Place, round: Round): void {
     const { replica } = this.#s;
@@ -433,6 +441,7 @@ export class Conflicts {
       return () => {
         this.#make(out, before);
         this.#putAside(out, theirs, place);
+        this.#takeOver(out, op, theirs.ino, op.ino);
         this.#note("name-name", op, "ours", op.ino, place, theirs.ino);
         return [...before, this.#moveOp(op, theirs.ino, place), op];
       };
@@ -598,6 +607,7 @@ export class Conflicts {
       return () => {
         this.#make(out, before);
         this.#putAside(out, theirs, place);
+        this.#takeOver(out, target, theirs.ino, op.ino);
         this.#note("replace-edit", target, "ours", op.ino, place, theirs.ino);
         const { overContent: _, overOthers: __, ...rest } = op;
         return [...before, this.#moveOp(target, theirs.ino, place), { ...rest, overIno: 0 }];

@@ -479,4 +479,32 @@ Deno.test({
   }
 });
 
+for (
+  const [how, put] of [
+    ["moved into", (b: SimDevice, dir: number) => b.fs.rename(1, "f", dir, "x", 0, caller)],
+    ["made in", (b: SimDevice, dir: number) => b.write(dir, "x", text("of b"))],
+  ] as const
+) {
+  Deno.test(
+    {
+      name: `client-wins: what was ${how} a folder that another one replaced has its name here as it has there`,
+      ...unchecked,
+    },
+    () =>
+      house("client-wins", async (h) => {
+        const other = (await h.a.fs.mkdir(1, "other", 0o755, caller)).ino;
+        await h.a.write(other, "x", text("of a"));
+        await h.b.link.connect();
+        await quiet([h.a, h.b]);
+        await h.b.tree();
+        h.b.link.disconnect();
+        await put(h.b, await h.b.at("dir"));
+        await h.a.fs.rename(1, "other", 1, "dir", 0, caller);
+        await heal(h);
+        assert.equal(await h.b.text("dir", "x"), how === "made in" ? "of b" : "base");
+        assert.deepEqual(await aside(h.b), ["of a"]);
+      }),
+  );
+}
+
 Deno.test("close the pool", () => pool.close());
