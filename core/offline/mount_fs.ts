@@ -345,7 +345,7 @@ export class MountFs implements InodeFs {
       log: o.log,
     });
     const room = new Room(o.folder, o.clock, o.log);
-    const late: { lost: () => void; journaled: () => number } = { lost: () => {}, journaled: () => 0 };
+    const late: { lost: () => void; journaled: () => number | null } = { lost: () => {}, journaled: () => null };
     const replica = new Replica(
       `${o.folder}/replica.db`,
       o.clock,

@@ -47,7 +47,7 @@ export class Replica {
   readonly #clock: Clock;
   readonly #onTrouble: (error: FsError) => void;
   readonly #onLost: () => void;
-  readonly #journaled: () => number;
+  readonly #journaled: () => number | null;
   /** A transaction was lost, and what it held of ours is not here again. */
   #behind = false;
   readonly #beforeCommit: () => void;
@@ -65,7 +65,8 @@ export class Replica {
   /**
    * `onTrouble` is told why the database could not be written; `onLost` that what was not written yet is gone from it:
    * then everything known has to be asked for again, and what of ours is not in it done again. `beforeCommit` may make
-   * room for the transaction. `journaled`: the highest request number of which all is in here.
+   * room for the transaction. `journaled`: the highest request number of which all is in here; null before the journal is
+   * read: what an earlier run wrote of that stands.
    */
   constructor(
     path: string,
@@ -73,7 +74,7 @@ export class Replica {
     onTrouble: (error: FsError) => void = () => {},
     onLost: () => void = () => {},
     beforeCommit: () => void = () => {},
-    journaled: () => number = () => 0,
+    journaled: () => number | null = () => null,
   ) {
     this.#clock = clock;
     this.#onTrouble = onTrouble;
@@ -179,7 +180,8 @@ export class Replica {
     try {
       if (this.#fresh.size > 0) this.#writeFresh();
       if (this.#meta.size > 0) this.#writeMeta();
-      if (!this.#behind) this.#putMeta(APPLIED, String(this.#journaled()));
+      const journaled = this.#behind ? null : this.#journaled();
+      if (journaled !== null) this.#putMeta(APPLIED, String(journaled));
       this.#beforeCommit();
       this.#db.exec("COMMIT");
     } catch (error) {
