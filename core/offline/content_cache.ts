@@ -65,7 +65,7 @@ interface Big {
   readonly size: number;
   fd: number;
   readonly present: Extents;
-  /** The part of it that is known to hold the right bytes: fetched or compared since the start, and untouched by others. */
+  /** The part of what is present that is known to hold the right bytes: fetched or compared since the start, and untouched by others. */
   readonly verified: Extents;
   /** The file as our last write left it. */
   mark: FileMark | null;
@@ -354,14 +354,15 @@ export class ContentCache {
       view: null,
     };
     this.#big.set(hash, big);
-    this.#trim();
+    this.#trim(big);
     return big;
   }
-  #trim(): void {
+  /** Closes what nobody uses, but not what is about to be used. */
+  #trim(wanted: Big): void {
     if (this.#big.size <= IDLE_BIG) return;
     for (const big of this.#big.values()) {
       if (this.#big.size <= IDLE_BIG) return;
-      if (big.opens > 0 || big.fetching.length > 0) continue;
+      if (big === wanted || big.opens > 0) continue;
       this.#saveBig(big);
       closeFd(big.fd);
       this.#big.delete(big.hash);
@@ -424,7 +425,7 @@ export class ContentCache {
     };
     this.#big.set(hash, big);
     this.#saveBig(big);
-    this.#trim();
+    this.#trim(big);
     this.#evict();
   }
 
@@ -538,7 +539,7 @@ export class ContentCache {
         const away = error instanceof FsError && ["unavailable", "timeout", "not_found"].includes(error.code);
         if (!away) throw error;
         this.#options.log?.(`cache: content ${big.hash} can't be compared now: ${error.message}`);
-        big.verified.add(gap.start, gap.end);
+        for (const here of big.present.intersect(gap.start, gap.end)) big.verified.add(here.start, here.end);
         continue;
       }
       for (const span of spans) {
@@ -559,8 +560,16 @@ export class ContentCache {
     }
   }
 
-  /** Makes [start, end) present. */
+  /** Makes [start, end) present. Its file stays open meanwhile. */
   async #fetch(big: Big, start: number, end: number): Promise<void> {
+    big.opens++;
+    try {
+      await this.#fetchMissing(big, start, end);
+    } finally {
+      big.opens--;
+    }
+  }
+  async #fetchMissing(big: Big, start: number, end: number): Promise<void> {
     for (;;) {
       const busy = big.fetching.find((f) => f.start < end && f.end > start);
       if (busy === undefined) break;
@@ -575,7 +584,7 @@ export class ContentCache {
     if (first === undefined || last === undefined) return;
     // Another reader may have begun meanwhile.
     if (big.fetching.some((f) => f.start < last.offset + last.length && f.end > first.offset)) {
-      return await this.#fetch(big, start, end);
+      return await this.#fetchMissing(big, start, end);
     }
     const fetching: Fetching = {
       start: first.offset,
@@ -689,7 +698,7 @@ export class ContentCache {
       if (total <= target) return;
       const hash = hex(row[0] as Uint8Array);
       const big = this.#big.get(hash);
-      if (big !== undefined && (big.opens > 0 || big.fetching.length > 0)) continue;
+      if (big !== undefined && big.opens > 0) continue;
       this.#dropBig(hash);
       total -= row[1] as number;
     }
@@ -730,12 +739,12 @@ export class ContentCache {
     for (const row of this.#sql.rows("SELECT hash, bytes FROM big")) {
       const hash = hex(row[0] as Uint8Array);
       const big = this.#big.get(hash);
-      if (this.#isHeld(hash) || (big !== undefined && (big.opens > 0 || big.fetching.length > 0))) continue;
+      if (this.#isHeld(hash) || (big !== undefined && big.opens > 0)) continue;
       freed += row[1] as number;
       this.#dropBig(hash);
     }
     for (const big of [...this.#big.values()]) {
-      if (big.opens === 0 && big.fetching.length === 0 && !this.#isHeld(big.hash)) this.#dropBig(big.hash);
+      if (big.opens === 0 && !this.#isHeld(big.hash)) this.#dropBig(big.hash);
     }
     for (const slab of [...this.#slabs.values()]) {
       const held = this.#heldIn(slab);
