@@ -1,4 +1,5 @@
 /** Packs and the write-ahead log: which tier holds which pack, and the work that still has to reach a tier. */
+import { FsError } from "../fs/error.ts";
 import type { Statements } from "./statements.ts";
 import { PACK_DEAD, PACK_OPEN, PACK_SEALED } from "./schema.ts";
 
@@ -138,13 +139,15 @@ export class Packs {
         flags: row[4] as number,
       }));
   }
-  /** Bytes were appended to a pack that is being filled. */
+  /** Bytes were appended to a pack that is being filled. Throws unavailable when the pack's beginning was taken back. */
   grow(id: number, bytes: number, liveBytes: number): void {
-    this.#sql.run("UPDATE packs SET bytes = ?, live_bytes = live_bytes + ? WHERE id = ?", bytes, liveBytes, id);
+    const grow = "UPDATE packs SET bytes = ?, live_bytes = live_bytes + ? WHERE id = ? AND state = ?";
+    if (this.#sql.run(grow, bytes, liveBytes, id, PACK_OPEN) === 0) throw takenBack(id);
   }
-  /** The pack is whole and has its name now. */
+  /** The pack is whole and has its name now. Throws unavailable when its beginning was taken back. */
   seal(id: number, name: string, bytes: number): void {
-    this.#sql.run("UPDATE packs SET name = ?, state = ?, bytes = ? WHERE id = ?", name, PACK_SEALED, bytes, id);
+    const seal = "UPDATE packs SET name = ?, state = ?, bytes = ? WHERE id = ?";
+    if (this.#sql.run(seal, name, PACK_SEALED, bytes, id) === 0) throw takenBack(id);
   }
   /** A pack that was never used: nothing refers to it. */
   forget(id: number): void {
@@ -172,8 +175,9 @@ export class Packs {
   }
   /** The tier was found not to hold what it should: no bit, and (when `again`) new work to bring it there. */
   lostFrom(id: number, bit: number, again: boolean, now: number): void {
-    this.#sql.run("UPDATE packs SET tiers = tiers & ~? WHERE id = ?", bit, id);
-    if (again) this.#enqueue(bit, "put", id, null, 0, now);
+    // A dead pack is not brought anywhere any more.
+    const lost = "UPDATE packs SET tiers = tiers & ~? WHERE id = ? AND state <> ?";
+    if (this.#sql.run(lost, bit, id, PACK_DEAD) === 1 && again) this.#enqueue(bit, "put", id, null, 0, now);
   }
   /** Counts accesses. Earlier ones fade linearly: after 30 days without any they count nothing. */
   touch(id: number, now: number, hits: number): void {
@@ -285,3 +289,5 @@ export class Packs {
     );
   }
 }
+
+const takenBack = (id: number): FsError => new FsError("unavailable", `pack ${id} was taken back; send it again`);

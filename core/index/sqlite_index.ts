@@ -43,6 +43,8 @@ export interface SqliteIndexOptions {
 
 /** How many changes the feed keeps: a client that missed more reads everything anew. */
 const CHANGES_KEPT = 500_000;
+/** Why requests of devices were refused is kept so long. */
+const FAILURES_KEPT_MS = 400 * 86_400_000;
 /** Left free after each start, so that numbers a crash took back are never given again. */
 const SEQ_GAP = 1_000_000;
 
@@ -171,7 +173,9 @@ export class SqliteIndex implements Index {
     const day = this.#now() - 86_400_000;
     await this.#group.write(() => {
       if (this.#sql.run("DELETE FROM changes WHERE seq <= ?", old) > 0) this.#putMeta("feed_floor", String(old));
-      this.#sql.run("DELETE FROM idempotency WHERE at < ?", day);
+      // A device that was put away for months still has to hear what became of its last request.
+      this.#sql.run("DELETE FROM idempotency WHERE at < ? AND key NOT LIKE 'device %'", day);
+      this.#sql.run("DELETE FROM idempotency WHERE at < ?", this.#now() - FAILURES_KEPT_MS);
     });
   }
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type FsError, hasCode } from "../fs/error.ts";
 import { S_IFREG } from "../fs/stat.ts";
+import { type Clock, systemClock } from "../platform/clock.ts";
 import { hex, sha256 } from "../store/hash.ts";
 import { encodeManifest, ManifestBuilder, type SegmentBlob } from "../store/manifest.ts";
 import type { Change, Op } from "./ops.ts";
@@ -525,4 +526,36 @@ Deno.test("a check finds every kind of damage", async () => {
     await again.close();
   }
   await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("chunks are not recorded in a pack whose beginning was taken back", async () => {
+  const index = openIndex();
+  const id = await pack(index, [1]);
+  await assert.rejects(index.addChunks(id + 1, [asStored(2, 100)], 1100), (e: FsError) => e.code === "unavailable");
+  assert.deepEqual(await index.missing([chunk(2)]), [0]);
+  await assert.rejects(index.sealPack(id + 1, "name", 1100), (e: FsError) => e.code === "unavailable");
+  await index.close();
+});
+
+Deno.test("why a device's request was refused is told months later, too", async () => {
+  let now = 1_000_000_000_000;
+  const ticks: (() => void)[] = [];
+  const clock: Clock = {
+    ...systemClock,
+    now: () => now,
+    every: (_ms, run) => {
+      ticks.push(run);
+      return () => {};
+    },
+  };
+  const index = openIndex({ clock });
+  const { no } = await index.device("a-device-of-a-test", "host");
+  const op: Op = { t: "unlink", parent: ROOT_INO, name: "nothing", ino: 5, time: TIME };
+  const send = async () => await (await index.apply({ device: no, request: 1, manifests: [], ops: [op] })).durable;
+  await assert.rejects(send(), (e: FsError) => e.code === "not_found");
+  now += 90 * 86_400_000;
+  for (const tick of ticks) tick();
+  await index.settle();
+  await assert.rejects(send(), (e: FsError) => e.code === "not_found");
+  await index.close();
 });

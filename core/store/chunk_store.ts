@@ -99,7 +99,11 @@ export class PackChunkStore implements ChunkStore {
 
   /** Recovers what an earlier run left unfinished and starts the clock of open packs. The folder exists. */
   async open(): Promise<void> {
-    await this.#exclusive(() => this.#recover());
+    await this.#exclusive(() => this.#recover()).catch((error) => {
+      // A full disk does not keep what is on it from being read.
+      if (toFsError(error).code !== "no_space") throw error;
+      this.#o.log(`packs of an earlier run can't be ended yet: ${toFsError(error).message}`);
+    });
     const step = Math.min(1000, Math.max(10, this.#o.packAgeMs / 4));
     this.#stopTimer = this.#o.clock.every(step, () => void this.#sealIfOld().catch((e) => this.#o.log(String(e))));
   }
@@ -220,7 +224,10 @@ export class PackChunkStore implements ChunkStore {
   // --- sealing ---
 
   async #sealIfOld(): Promise<void> {
-    if (this.#closed || this.#current === null || this.#firstChunkAt === 0) return;
+    if (this.#closed) return;
+    // A pack that could not be ended, or what was taken back: not only the next writer sees to it.
+    if (this.#mustRecover) return await this.seal();
+    if (this.#current === null || this.#firstChunkAt === 0) return;
     if (this.#o.clock.now() - this.#firstChunkAt >= this.#o.packAgeMs) await this.seal();
   }
 
@@ -285,22 +292,34 @@ export class PackChunkStore implements ChunkStore {
     this.#current = null;
     const rows = await index.packsInState(PACK_OPEN);
     const byFile = new Map(rows.map((row) => [`${row.id}.pack`, row]));
-    for (const pack of openPacks.all()) openPacks.remove(pack);
+    const before = openPacks.all();
+    let failed: FsError | null = null;
     for (const { name: file } of await readDiskFolder(this.#folder) ?? []) {
       const path = `${this.#folder}/${file}`;
       const id = Number(/^(\d+)\.pack$/.exec(file)?.[1] ?? 0);
       if (id === 0) continue;
-      const row = await index.pack(id);
-      if (row === null) {
-        // Nothing that was acknowledged is in it: the index would know it.
-        await removeFromDisk(path);
-      } else if (row.state === PACK_SEALED && row.name !== null) {
-        await movePackFile(path, hotFolder, row.name);
-      } else if (row.state === PACK_OPEN) {
-        byFile.delete(file);
-        await this.#recoverPack(path, id, row.bytes);
-      } else await removeFromDisk(path);
+      const open = openPacks.get(id);
+      try {
+        const row = await index.pack(id);
+        if (row === null) {
+          // Nothing that was acknowledged is in it: the index would know it.
+          await removeFromDisk(path);
+        } else if (row.state === PACK_SEALED && row.name !== null) {
+          await movePackFile(path, hotFolder, row.name);
+        } else if (row.state === PACK_OPEN) {
+          byFile.delete(file);
+          await this.#recoverPack(path, id, row.bytes);
+        } else await removeFromDisk(path);
+        if (open !== undefined) openPacks.remove(open);
+      } catch (error) {
+        // What is in it stays readable; it is tried again.
+        failed ??= toFsError(error);
+        this.#mustRecover = true;
+        if (open !== undefined && openPacks.get(id) !== open) openPacks.remove(open);
+      }
     }
+    if (failed !== null) throw failed;
+    for (const pack of before) openPacks.remove(pack);
     for (const row of byFile.values()) {
       if ((await index.chunksOfPack(row.id)).length === 0) await index.forgetPack(row.id);
       else log(`the file ${this.#folder}/${row.id}.pack is missing: ${row.bytes} bytes of chunks are lost; run scrub`);

@@ -5,6 +5,8 @@ import { rejects } from "../../tests/support/expect.ts";
 import { PACK_OPEN, PACK_SEALED } from "../index/schema.ts";
 import type { ChunkRef } from "./manifest.ts";
 import { OPEN_FOLDER } from "./chunk_store.ts";
+import { OpenPack } from "./open_pack.ts";
+import { packChunk } from "./codec.ts";
 import { sha256 } from "./hash.ts";
 import { patternBytes } from "./testing/bytes.ts";
 
@@ -120,4 +122,37 @@ Deno.test("when a group of changes is taken back, its writers hear of it and the
   assert.deepEqual(await core.fs.read("/a"), piece(1).bytes);
   assert.deepEqual(await core.fs.read("/b"), piece(2).bytes);
   assert.deepEqual((await core.tiers.scrub({ deep: true })).problems, []);
+});
+
+Deno.test("bytes on their way to the disk count as not there yet, and if they don't arrive whoever waits hears of it", async () => {
+  const folder = Deno.makeTempDirSync({ prefix: "anyfs-pack-" });
+  const pack = await OpenPack.create(folder, 1);
+  const { hash, bytes } = piece(1);
+  await pack.append([{ hash, packed: packChunk(bytes, { compress: false }) }]);
+  assert.equal(pack.dirty, true);
+  const syncing = pack.sync();
+  assert.equal(pack.dirty, true);
+  await syncing;
+  assert.equal(pack.dirty, false);
+  pack.close();
+  Deno.removeSync(folder, { recursive: true });
+});
+
+Deno.test("a pack that can't be put into its place stays readable and gets there as soon as it can", async () => {
+  await using house = new CoreHouse({ upload: { flushIntervalMs: 40 } });
+  const core = await house.open();
+  // A file where the folder of packs belongs.
+  const place = `${house.hot()}/packs`;
+  Deno.writeTextFileSync(place, "");
+  await core.fs.write("/a", piece(1).bytes);
+  await assert.rejects(core.chunks.seal());
+  assert.deepEqual(await core.fs.read("/a"), piece(1).bytes);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.deepEqual(await core.fs.read("/a"), piece(1).bytes);
+  Deno.removeSync(place);
+  for (let i = 0; i < 500 && house.hotPacks().length === 0; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.equal(house.hotPacks().length, 1);
+  assert.deepEqual(await core.fs.read("/a"), piece(1).bytes);
 });

@@ -90,9 +90,9 @@ export class OpenPack {
   get chunkCount(): number {
     return this.#toc.entries.length;
   }
-  /** Has it bytes that are not on the disk yet? */
+  /** Has it bytes that are not on the disk yet, or are on their way there? */
   get dirty(): boolean {
-    return this.#dirty;
+    return this.#dirty || this.#syncing !== null;
   }
   /** Bytes of the file, its tail included. */
   get size(): number {
@@ -170,6 +170,8 @@ export class OpenPack {
     try {
       await this.#syncing;
     } catch (error) {
+      // Whoever waits for these bytes must hear of it.
+      this.#dirty = true;
       this.#failed = error instanceof FsError ? error : new FsError("internal", String(error), { path: this.path });
       throw this.#failed;
     } finally {

@@ -4,7 +4,7 @@ import type { ObjectSource } from "../fs/object_store.ts";
 import type { Serial } from "../fs/serial.ts";
 import type { Index } from "../index/index.ts";
 import type { WalEntry } from "../index/packs.ts";
-import { PACK_SEALED } from "../index/schema.ts";
+import { PACK_DEAD, PACK_SEALED } from "../index/schema.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Random } from "../platform/random.ts";
 import { packKey } from "../store/open_pack.ts";
@@ -132,8 +132,14 @@ export class Replicator {
     const signal = this.#stop.signal;
     await settled(entry.packId);
     const pack = await index.pack(entry.packId);
-    // Dead meanwhile: its log entries say what is to be done instead.
-    if (pack === null || pack.state !== PACK_SEALED || pack.name === null) return;
+    if (pack === null || pack.state === PACK_DEAD) {
+      // Nobody wants it there any more.
+      await (await index.putDone(entry)).durable;
+      return;
+    }
+    if (pack.state !== PACK_SEALED || pack.name === null) {
+      throw new FsError("unavailable", `pack ${pack.id} is not whole yet`);
+    }
     const named = { ...pack, name: pack.name };
     const key = packKey(pack.name);
     const copy = await source.find(named, { except: tier.bit, signal });

@@ -286,6 +286,29 @@ Deno.test("what is deleted goes from every tier, also from one that was away, an
   await readsBack(core, 3);
 });
 
+Deno.test("a pack that dies while it is found missing somewhere holds nothing up", async () => {
+  await using house = new CoreHouse({ cold: ["nas", "s3"], ...FAST, gcGraceMs: 0 });
+  const core = await house.open();
+  await writeFiles(core, 1);
+  await core.tiers.flush({ timeoutMs: 10_000 });
+  const [pack] = await core.index.packPage(0, 10);
+  assert.ok(pack);
+  // It stays dead as long as a tier can't delete it.
+  const off = house.faults.nas.add({ operations: ["delete"], kind: { error: "unavailable" } });
+  await core.fs.removeFile("/f0");
+  await eventually("the pack is dead", async () => {
+    await core.collect();
+    return (await core.index.pack(pack.id))?.state === 2;
+  });
+  // Whoever looked for it before it died says now that it is missing.
+  await core.index.lostFrom(pack.id, 4, true);
+  await core.fs.write("/after", bytes(7));
+  off();
+  await core.tiers.flush({ timeoutMs: 10_000 });
+  assert.equal((await core.index.walCount()).entries, 0);
+  assert.deepEqual(await core.fs.read("/after"), bytes(7));
+});
+
 Deno.test("bug 16: collecting garbage all the time takes nothing from writers that reuse what was deleted", async () => {
   await using house = new CoreHouse({ cold: ["s3"], ...FAST, gcGraceMs: 0, workers: 1 });
   const core = await house.open();
