@@ -491,6 +491,30 @@ Deno.test({
   }
 });
 
+Deno.test(
+  {
+    name: "a name that ours gave up is theirs here too, also when that is heard after ours is delivered",
+    ...unchecked,
+  },
+  () =>
+    house("keep-both", async (h) => {
+      await h.a.write(1, "g", text("of a"));
+      await h.a.fs.rename(1, "g", 1, "f", 0, caller);
+      await quiet([h.a]);
+      const ino = await h.b.at("f");
+      await h.b.patch(ino, 0, text("of b"));
+      const late = Promise.withResolvers<void>();
+      h.b.link.newsAfter = late.promise;
+      void h.b.link.connect();
+      const alive = setInterval(() => {}, 1000);
+      assert.ok(await h.b.fs.drain(5000));
+      late.resolve();
+      clearInterval(alive);
+      await heal(h);
+      assert.equal(await h.b.text("f"), "of a");
+    }),
+);
+
 for (
   const [how, put] of [
     ["moved into", (b: SimDevice, dir: number) => b.fs.rename(1, "f", dir, "x", 0, caller)],

@@ -411,6 +411,8 @@ export class Delivery {
       out.superseded = newest.get(out.stack) !== out;
       this.#finish(out);
     }
+    // Their bytes may have been what the next ones waited for.
+    this.#kick();
   }
   /** What the finished records made of files of which later ones are still on their way. */
   #bases(): DeliveredBase[] {
@@ -531,7 +533,10 @@ export class Delivery {
         continue;
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
-      if (this.#inFlight >= IN_FLIGHT || this.#preparedBytes >= PREPARED_BYTES) return;
+      if (this.#inFlight >= IN_FLIGHT) return;
+      // Only what is ahead lets go of what it holds, and then this is called again.
+      const ahead = this.#cursor > 0 || this.#finished.length > 0;
+      if (this.#preparedBytes >= PREPARED_BYTES && ahead) return;
       if (this.#cursor >= this.#queue.length) {
         this.#flowing = false;
         return;
@@ -823,6 +828,12 @@ export class Delivery {
       this.takeRequest(),
       keep.map((out) => ({ record: { request: out.request, ops: out.ops, data: out.data }, place: out.place })),
     );
+    // What was decided is in the database together with the record that says it: a kill finds both.
+    try {
+      this.#hooks.keep();
+    } catch (error) {
+      this.#hooks.log(`delivery: what was settled can't be written yet: ${toFsError(error).message}`);
+    }
     this.#queue = keep;
     this.#rewind();
     this.#refusals = 0;

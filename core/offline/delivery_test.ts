@@ -1,5 +1,6 @@
 /** Delivery to a server that hears but does not answer, or refuses for the moment: nothing leaves the journal too early. */
 import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
 import { FakeServer } from "../../tests/support/fake_server.ts";
 import { caller, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
@@ -79,6 +80,7 @@ Deno.test({
 }, async () => {
   const lines = (from: number, to: number) =>
     Array.from({ length: to - from }, (_, i) => `line ${1000 + from + i}\n`).join("");
+  const alive = setInterval(() => {}, 1000);
   for (const applies of [1, 2, 3]) {
     const server = new FakeServer();
     const d = await SimDevice.open({ server, name: "d", pool });
@@ -106,13 +108,88 @@ Deno.test({
     await new Promise((resolve) => setTimeout(resolve, 500));
     next.link.holdDurable = false;
     await next.link.settled();
-    const alive = setInterval(() => {}, 1000);
     assert.ok(await next.fs.drain(60_000));
-    clearInterval(alive);
     assert.equal(await next.text("log"), lines(0, 900));
     assert.equal(await onServer(server, "log"), lines(0, 900));
     await next.stop();
   }
+  clearInterval(alive);
+});
+
+Deno.test({
+  name: "after a cut with as many small contents under way as may be, delivery goes on",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await d.names();
+  // Nothing is answered until all that may be is on its way.
+  d.link.before = (method) => method === "apply" ? new Promise(() => {}) : Promise.resolve();
+  const bytes = new Uint8Array(250_000);
+  for (let n = 0; n < 150; n++) await d.write(1, `f${n}`, bytes.fill(n));
+  const alive = setInterval(() => {}, 1000);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  d.link.disconnect();
+  d.link.before = () => Promise.resolve();
+  await d.link.connect();
+  assert.ok(await d.fs.drain(10_000));
+  clearInterval(alive);
+  for (const n of [0, 149]) {
+    const stat = await server.index.lookup(1, `f${n}`);
+    assert.deepEqual(await server.content(stat?.content ?? null), bytes.fill(n));
+  }
+  await d.stop();
+});
+
+Deno.test({
+  name: "what was sent and taken by a power cut here is seen again, and its numbers are not given to anything else",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await acknowledge(d.fs, "before", "before");
+  const alive = setInterval(() => {}, 1000);
+  assert.ok(await d.fs.drain(5000));
+  await d.names();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  // What is on the disk at this moment is all there will be.
+  const disk = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, disk] }).output();
+  for (const name of ["a", "b", "c"]) await d.fs.mkdir(1, name, 0o755, caller);
+  assert.ok(await d.fs.drain(5000));
+  d.link.disconnect();
+  await d.stop();
+  const database = new DatabaseSync(`${disk}/replica.db`);
+  database.exec("UPDATE meta SET value = 'the boot before' WHERE key = 'boot'");
+  database.close();
+  const next = await SimDevice.open({ server, name: "d", pool, folder: disk, online: false });
+  await acknowledge(next.fs, "after", "after");
+  await next.link.connect();
+  assert.ok(await next.fs.drain(5000));
+  assert.equal(await onServer(server, "after"), "after");
+  assert.deepEqual((await next.names()).sort(), ["a", "after", "b", "before", "c"]);
+  assert.equal(await next.text("after"), "after");
+  clearInterval(alive);
+  await next.stop();
+});
+
+Deno.test({ name: "a removal that is given up leaves the file whole", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await d.names();
+  d.link.disconnect();
+  await acknowledge(d.fs, "f", "acknowledged");
+  await d.fs.unlink(1, "f", caller);
+  const removal = d.fs.journal().items.find(({ what }) => what === "unlink");
+  assert.ok(removal);
+  d.fs.dropJournal(removal.id);
+  await d.link.connect();
+  const alive = setInterval(() => {}, 1000);
+  assert.ok(await d.fs.drain(5000));
+  clearInterval(alive);
+  assert.equal(await onServer(server, "f"), "acknowledged");
+  assert.equal(await d.text("f"), "acknowledged");
+  await d.stop();
 });
 
 Deno.test("close the pool", () => pool.close());

@@ -19,7 +19,7 @@ import {
 } from "../fs/inode_fs.ts";
 import { type DirEntry, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
 import type { StatFs } from "../fs/contract.ts";
-import { type Op, ROOT_INO, type Time } from "../index/ops.ts";
+import { type Op, removedBy, ROOT_INO, type Time } from "../index/ops.ts";
 import { blankStat, noAttribute } from "../index/tree.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
 import { listFolder, makeFolder, readText } from "../platform/files.ts";
@@ -100,6 +100,8 @@ const SEND_AGAIN_PIECE = 1024 * 1024;
 const LIST_AFTER_MS = 300;
 const LAST_NAME = "name:";
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
+/** More than can have been sent and not put on the disk. */
+const SKIPPED_REQUESTS = 2 ** 20;
 const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
 /**
  * `ls -l` asks for the SELinux label of each file, unless the first one has none and says that there can be none: then it
@@ -193,6 +195,8 @@ export class MountFs implements InodeFs {
   #statFs: { at: number; value: StatFs } | null = null;
   /** Other devices that are connected; null: not known. */
   #others: number | null = null;
+  /** The highest of our request numbers that our journal knew of at the start; no matter any more after the first connection. */
+  #knownRequest: number;
   #firstUp: PromiseWithResolvers<void> = Promise.withResolvers();
   #stopSync: () => void;
 
@@ -203,6 +207,7 @@ export class MountFs implements InodeFs {
     cache: ContentCache,
     room: Room,
     stagingNumber: number,
+    rebooted: boolean,
   ) {
     const raw = o.link;
     o = { ...o, link: gated(raw, () => this.#stopped) };
@@ -214,6 +219,7 @@ export class MountFs implements InodeFs {
     this.#holes = new HoleMaps(cache);
     this.#room = room;
     this.#stagingNumber = stagingNumber;
+    this.#knownRequest = journal.lastRequest;
     this.#accessed = new AccessTimes(o.clock, (ops) => void this.#commit(ops));
     this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
     this.#lastNames = new Map(
@@ -257,7 +263,8 @@ export class MountFs implements InodeFs {
       pool: o.pool,
       cache,
       clock: o.clock,
-      firstRequest: journal.lastRequest + 1,
+      // A power cut may have taken records that were sent: their numbers are not given again.
+      firstRequest: journal.lastRequest + 1 + (rebooted ? SKIPPED_REQUESTS : 0),
       urgent: o.policy === "through",
       hooks: {
         visible: (out, stats, seq) => this.#visible(out, stats, seq),
@@ -275,6 +282,13 @@ export class MountFs implements InodeFs {
         given: (out) => {
           replica.delivered(out.touched);
           this.#missed(out.touched);
+          for (const op of out.ops) this.#gone.delete(removedBy(op));
+          // Should nobody ask before the next start: what is here of these names is not known to be right.
+          for (const { parent, name, ino } of out.touched.entries) {
+            if (replica.isPendingEntry(parent, name)) continue;
+            replica.setComplete(parent, false);
+            if (ino !== 0 && replica.tree.entry(parent, name) === ino) replica.unlearnEntry(parent, name);
+          }
         },
         log: o.log,
       },
@@ -355,10 +369,10 @@ export class MountFs implements InodeFs {
       () => late.journaled(),
     );
     const boot = await readText("/proc/sys/kernel/random/boot_id").catch(() => "unknown");
-    if (replica.getMeta("boot") !== boot) {
-      if (replica.getMeta("boot") !== null) replica.skipInos();
-      replica.setMeta("boot", boot);
-    }
+    const bootBefore = replica.getMeta("boot");
+    const rebooted = bootBefore !== null && bootBefore !== boot;
+    if (rebooted) replica.skipInos();
+    if (bootBefore !== boot) replica.setMeta("boot", boot);
     const { journal, records, damage } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     for (const words of damage) o.log(words);
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
@@ -367,7 +381,7 @@ export class MountFs implements InodeFs {
       if (!used.has(name)) unlinkPath(`${staging}/${name}`);
       number = Math.max(number, Number(name) || 0);
     }
-    const fs = new MountFs(o, replica, journal, cache, room, number + 1);
+    const fs = new MountFs(o, replica, journal, cache, room, number + 1, rebooted);
     // A power cut may have left less of the journal than of the replica.
     const applied = Math.min(replica.applied, journal.lastRequest);
     const staged = new Set(await listFolder(staging));
@@ -461,7 +475,10 @@ export class MountFs implements InodeFs {
   #begin(welcome: Welcome): void {
     this.#delivery.takenBack(welcome.lastRequest);
     this.#replica.setMeta("device", String(welcome.device));
-    if (welcome.reset || this.#seq === null) this.#reset(welcome.seq);
+    // What it has of ours and our journal has not: a power cut took it here, and own news is not told.
+    const forgotten = welcome.lastRequest > this.#knownRequest;
+    if (welcome.reset || this.#seq === null || forgotten) this.#reset(welcome.seq);
+    this.#knownRequest = Infinity;
     this.#replica.setMeta("epoch", welcome.epoch);
     this.#busy.clear();
     this.#announced.clear();
@@ -547,7 +564,11 @@ export class MountFs implements InodeFs {
     }
   }
   #entryChanged({ seq, parent, name, ino, stat }: PushedChange): void {
-    if (this.#isOlder(`${parent}/${name}`, seq)) return;
+    if (this.#isOlder(`${parent}/${name}`, seq)) {
+      // Not all that ours touched is as ours left it: a settlement lets go of a name that others have.
+      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
+      return this.#catchUp();
+    }
     for (const { entries } of this.#asking) entries.add(`${parent}/${name}`);
     if (this.#replica.isPendingEntry(parent, name)) {
       this.#missedEntries.set(`${parent}/${name}`, { parent, name });
@@ -575,6 +596,7 @@ export class MountFs implements InodeFs {
   #cameBack(ino: number): void {
     if (this.#replica.tree.anyName(ino) === null) return;
     this.#removed.delete(ino);
+    this.#gone.delete(ino);
     const open = this.#open.get(ino);
     if (open !== undefined && open.orphan !== null) open.orphan = null;
   }
@@ -640,9 +662,11 @@ export class MountFs implements InodeFs {
       if (this.#replica.isPendingEntry(parent, name)) continue;
       this.#missedEntries.delete(key);
       const asked = this.#ask(() => this.#o.link.call("lookup", { parent, name })).then(({ answer, since }) => {
-        if (this.#replica.isPendingEntry(parent, name)) this.#missedEntries.set(key, { parent, name });
-        // What was heard since the question is newer than the answer.
-        else if (!since.entries.has(key)) this.#entryNow(parent, name, answer);
+        const pending = this.#replica.isPendingEntry(parent, name);
+        if (!pending && !since.entries.has(key)) return this.#entryNow(parent, name, answer);
+        // What was heard since the question is newer than the answer, and may have been of ours alone.
+        this.#missedEntries.set(key, { parent, name });
+        if (!pending) this.#catchUp();
       });
       void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
     }
@@ -652,7 +676,9 @@ export class MountFs implements InodeFs {
       this.#missedNodes.delete(ino);
       void ask(
         this.#ask(() => this.#o.link.call("stat", { ino })).then(({ answer, since }) => {
-          if (!since.nodes.has(ino)) this.#nodeNow(ino, answer);
+          if (!since.nodes.has(ino)) return this.#nodeNow(ino, answer);
+          this.#missedNodes.add(ino);
+          this.#catchUp();
         }),
         () => this.#missedNodes.add(ino),
       );

@@ -226,6 +226,8 @@ export class Session implements SocketEvents {
     this.#stopFeed = this.#hub.feed.listen({ device: device.no, batch: (batch) => this.#tell(batch) });
     for (const ino of this.#hub.busy.busyFor(device.no)) this.tellBusy(ino, true);
     this.tellPeers(this.#hub.peers());
+    // An earlier connection may have ended before it could tell.
+    void core.index.settle().then(() => this.#isDurable(lastRequest), () => {});
     void this.#catchUp().catch((error) => this.end(1011, toFsError(error).message));
   }
 

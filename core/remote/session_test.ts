@@ -288,6 +288,20 @@ Deno.test("bug 8: a connection that breaks with many calls under way loses none 
   assert.equal(all.length, total);
 });
 
+Deno.test("what came onto the disk after the connection broke is told to the next one", async () => {
+  await using r = await rig();
+  const device = systemRandom.uuid();
+  const first = r.connect({ device });
+  const { device: no } = await first.ready();
+  await first.call("apply", call(1, [create(no * INO_STRIDE + 1, "f")]));
+  await first.close();
+  const told = Promise.withResolvers<void>();
+  const next = r.connect({ device, paused: true });
+  next.onPush("durable", ({ request }) => request >= 1 && told.resolve());
+  next.resume();
+  await inTime("the news", 5000, told.promise);
+});
+
 Deno.test("a request that arrives before the one it follows is refused until that was seen", async () => {
   await using r = await rig();
   const client = r.connect();

@@ -1,4 +1,5 @@
 /** A server without a network: a real index with chunks in memory, and links to it that can be cut. For tests of the client. */
+import { setImmediate } from "node:timers";
 import { FsError } from "../../core/fs/error.ts";
 import { SqliteIndex } from "../../core/index/sqlite_index.ts";
 import type { Change } from "../../core/index/ops.ts";
@@ -89,6 +90,8 @@ export class FakeLink implements ServerLink {
   device = 0;
   /** No news of durability: as if the server's disk took for ever. */
   holdDurable = false;
+  /** News waits for this. */
+  newsAfter: Promise<void> = Promise.resolve();
   #ups: ((welcome: Welcome) => void)[] = [];
   #downs: ((reason: string) => void)[] = [];
   #pushes = new Map<PushKind, ((value: never) => void)[]>();
@@ -185,6 +188,9 @@ export class FakeLink implements ServerLink {
     for (const change of changes) {
       told.push({ ...change, stat: change.ino === 0 ? null : await this.server.index.stat(change.ino) });
     }
+    // As over a network: whoever had an answer before has taken it in (`#later` in core/remote/client.ts).
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    await this.newsAfter;
     // What an earlier connection did not tell, this one has told already.
     if (session === this.#session) this.#push("changes", { seq, changes: told });
   }
