@@ -173,6 +173,33 @@ Deno.test({
   await next.stop();
 });
 
+Deno.test({
+  name: "after a power cut that took the database back further than the journal, all is asked for anew",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await acknowledge(d.fs, "f", "first");
+  const alive = setInterval(() => {}, 1000);
+  assert.ok(await d.fs.drain(5000));
+  await d.names();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const disk = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, disk] }).output();
+  await d.write(1, "f", new TextEncoder().encode("second"));
+  await d.fs.mkdir(1, "new", 0o755, caller);
+  assert.ok(await d.fs.drain(5000));
+  d.link.disconnect();
+  await new Deno.Command("sh", { args: ["-c", 'rm -r "$2/journal"; cp -a "$1/journal" "$2"', "", d.folder, disk] })
+    .output();
+  await d.stop();
+  const next = await SimDevice.open({ server, name: "d", pool, folder: disk });
+  assert.equal(await next.text("f"), "second");
+  assert.deepEqual((await next.names()).sort(), ["f", "new"]);
+  clearInterval(alive);
+  await next.stop();
+});
+
 Deno.test({ name: "a removal that is given up leaves the file whole", ...unchecked }, async () => {
   const server = new FakeServer();
   const d = await SimDevice.open({ server, name: "d", pool });

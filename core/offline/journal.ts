@@ -146,6 +146,7 @@ export class Journal {
   #queued: Promise<void> | null = null;
   #failed: FsError | null = null;
   #lastRequest = 0;
+  #delivered = 0;
   /** Somebody removed the journal's folder; it was made anew, with all that is not delivered yet. */
   onLost: () => void = () => {};
 
@@ -180,6 +181,8 @@ export class Journal {
       const file: JournalFile = { fd: openFd(path, O_RDWR), path, number: Number(name.slice(8)), uses: 0 };
       journal.#files.push(file);
       journal.#lastRequest = Math.max(journal.#lastRequest, lastBefore(file));
+      // What was in files that are gone was delivered.
+      if (journal.#files.length === 1) journal.#delivered = lastBefore(file);
       const scanned = scan(file);
       if (scanned.damagedAt !== null) {
         const kept = `${path}.damaged`;
@@ -191,6 +194,7 @@ export class Journal {
       for (const found of scanned.found) {
         journal.#lastRequest = Math.max(journal.#lastRequest, found.record.request);
         if (found.delivered > 0) {
+          journal.#delivered = Math.max(journal.#delivered, found.delivered);
           while ((records[delivered]?.record.request ?? Infinity) <= found.delivered) delivered++;
           for (const base of found.bases) bases.set(base.ino, { ...base, before: records.length });
           continue;
@@ -238,6 +242,11 @@ export class Journal {
   /** The highest request number ever given: the next one must be above it, or the server takes it for a repetition. */
   get lastRequest(): number {
     return this.#lastRequest;
+  }
+
+  /** The highest request number that is known to be delivered, as it was at the start. */
+  get delivered(): number {
+    return this.#delivered;
   }
 
   #rotate(): void {

@@ -375,6 +375,8 @@ export class MountFs implements InodeFs {
     if (bootBefore !== boot) replica.setMeta("boot", boot);
     const { journal, records, damage } = await Journal.open(`${o.folder}/journal`, o.random, o.clock);
     for (const words of damage) o.log(words);
+    // After a power cut the database may be older than the mark of what was delivered: all is asked for anew.
+    if (replica.applied < journal.delivered) replica.dropMeta("seq");
     const used = new Set(records.flatMap(({ record }) => record.data?.staging ?? []));
     let number = 0;
     for (const name of await listFolder(staging)) {
