@@ -543,4 +543,4 @@ for (
   );
 }
 
-Deno.test("close the pool", () => pool.close());
+Deno.test({ name: "close the pool", sanitizeOps: false, sanitizeResources: false }, () => pool.close());
