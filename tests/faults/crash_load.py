@@ -89,7 +89,9 @@ def tree(mount, log, seed):
         tool = r.choice(["cp", "rsync"])
         target = f"{mount}/copy-{tool}-{number}"
         log.put("?", os.path.basename(target))
-        command = ["cp", "-a", source, target] if tool == "cp" else ["rsync", "-aHX", source + "/", target + "/"]
+        # rsync's three processes may wait for each other for ever when the mount dies under them.
+        rsync = ["rsync", "-aHX", "--timeout=8", source + "/", target + "/"]
+        command = ["cp", "-a", source, target] if tool == "cp" else rsync
         done = subprocess.run(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         if done.returncode != 0: return
         log.put("=", os.path.basename(target))
