@@ -20,6 +20,21 @@ async function acknowledge(fs: MountFs, name: string, text: string): Promise<num
   fs.release(stat.ino, open.fh, 0n, false);
   return stat.ino;
 }
+/** A device that has delivered a file, and a copy of its folder: what is on its disk when the power goes. */
+async function aboutToLosePower(name: string, text: string) {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await acknowledge(d.fs, name, text);
+  // The filesystem's own timers do not keep a process alive.
+  const alive = setInterval(() => {}, 1000);
+  assert.ok(await d.fs.drain(5000));
+  await d.names();
+  // The replica writes what it has within a tenth of a second.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const disk = Deno.makeTempDirSync();
+  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, disk] }).output();
+  return { server, d, disk, alive };
+}
 async function onServer(server: FakeServer, name: string): Promise<string> {
   const stat = await server.index.lookup(1, name);
   assert.ok(stat, `${name} is on the server`);
@@ -145,16 +160,7 @@ Deno.test({
   name: "what was sent and taken by a power cut here is seen again, and its numbers are not given to anything else",
   ...unchecked,
 }, async () => {
-  const server = new FakeServer();
-  const d = await SimDevice.open({ server, name: "d", pool });
-  await acknowledge(d.fs, "before", "before");
-  const alive = setInterval(() => {}, 1000);
-  assert.ok(await d.fs.drain(5000));
-  await d.names();
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  // What is on the disk at this moment is all there will be.
-  const disk = Deno.makeTempDirSync();
-  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, disk] }).output();
+  const { server, d, disk, alive } = await aboutToLosePower("before", "before");
   for (const name of ["a", "b", "c"]) await d.fs.mkdir(1, name, 0o755, caller);
   assert.ok(await d.fs.drain(5000));
   d.link.disconnect();
@@ -177,15 +183,7 @@ Deno.test({
   name: "after a power cut that took the database back further than the journal, all is asked for anew",
   ...unchecked,
 }, async () => {
-  const server = new FakeServer();
-  const d = await SimDevice.open({ server, name: "d", pool });
-  await acknowledge(d.fs, "f", "first");
-  const alive = setInterval(() => {}, 1000);
-  assert.ok(await d.fs.drain(5000));
-  await d.names();
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  const disk = Deno.makeTempDirSync();
-  await new Deno.Command("cp", { args: ["-a", `${d.folder}/.`, disk] }).output();
+  const { server, d, disk, alive } = await aboutToLosePower("f", "first");
   await d.write(1, "f", new TextEncoder().encode("second"));
   await d.fs.mkdir(1, "new", 0o755, caller);
   assert.ok(await d.fs.drain(5000));
