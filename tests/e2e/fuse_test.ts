@@ -145,11 +145,12 @@ async function until(condition: () => Promise<boolean>): Promise<void> {
 test("a program that is killed while it waits ends at once; what it waited for may come later", async () => {
   await using mount = await mountInChild({ fs: "held" });
   await bash(mount.dir, `echo x > "$1/hello"`);
+  let waiting = 0;
   const waits = async (signal: Deno.Signal): Promise<number | null> => {
-    // What an earlier one waited for is in flight still.
-    const before = (await mount.stats()).inFlight;
+    waiting++;
     const child = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stdout: "null", stderr: "null" }).spawn();
-    await until(async () => (await mount.stats()).inFlight > before);
+    // Not any request that is in flight: the one for the attributes of the root comes before the one that is held.
+    await until(async () => (await mount.stats()).held === waiting);
     child.kill(signal);
     const status = await child.status;
     return status.signal === signal ? null : status.code;
@@ -177,7 +178,7 @@ except OSError as e: print(e.errno, flush=True)`;
     stderr: "null",
   }).spawn();
   const killed = new Deno.Command("python3", { args: ["-c", script, `${mount.dir}/hold2`], stdout: "null" }).spawn();
-  await until(async () => (await mount.stats()).inFlight === 2);
+  await until(async () => (await mount.stats()).held === 2);
   child.kill("SIGUSR1");
   killed.kill("SIGUSR1");
   await until(async () => ((await mount.stats()).requests["INTERRUPT"] ?? 0) === 2);
@@ -252,7 +253,7 @@ test("umount(8) from outside ends the server; abort ends it under its users", as
   }
   await using mount = await mountInChild({ fs: "held" });
   const child = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stderr: "piped" }).spawn();
-  await until(async () => (await mount.stats()).inFlight > 0);
+  await until(async () => (await mount.stats()).held === 1);
   void mount.ask({ command: "abort" }).catch(() => undefined);
   assert.match(new TextDecoder().decode((await child.output()).stderr), /connection abort|not connected/);
   assert.equal((await mount.ended)?.destroyed, true);

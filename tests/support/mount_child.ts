@@ -28,6 +28,8 @@ export interface ChildStats {
   readonly inodes: number;
   readonly inodeTableBytes: number;
   readonly inFlight: number;
+  /** Lookups that a "held" filesystem has made wait so far. */
+  readonly held: number;
   readonly interrupted: number;
   readonly nodes: number;
   readonly handles: number;

@@ -47,12 +47,17 @@ async function main(config: ChildConfig): Promise<void> {
   const gate = new Promise<void>((resolve) => {
     letGo = resolve;
   });
+  let held = 0;
   const filesystems: Record<ChildConfig["fs"], () => InodeFs> = {
     memory: () => memory,
     async: () => asyncInodeFs(memory),
     held: () =>
       asyncInodeFs(memory, {
-        wait: (method, args) => method === "lookup" && String(args[1]).startsWith("hold") ? gate : Promise.resolve(),
+        wait: (method, args) => {
+          if (method !== "lookup" || !String(args[1]).startsWith("hold")) return Promise.resolve();
+          held++;
+          return gate;
+        },
       }),
     null: nullFs,
   };
@@ -85,6 +90,7 @@ async function main(config: ChildConfig): Promise<void> {
       case "stats":
         return {
           ...mount.stats(),
+          held,
           nodes: memory.nodeCount,
           handles: memory.openHandles,
           calls: memory.calls,
