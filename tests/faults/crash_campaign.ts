@@ -62,6 +62,27 @@ async function makeSource(folder: string): Promise<void> {
   if (made.code !== 0) throw new Error(made.err);
 }
 
+/**
+ * The processes of a group: each with what it is, where in the kernel it waits and how often it has done so: two equal
+ * lines are a process that has not moved (proc_pid_stat(5), proc_pid_wchan(5), proc_pid_status(5)).
+ */
+function group(id: number): string[] {
+  const found: string[] = [];
+  for (const { name } of Deno.readDirSync("/proc")) {
+    try {
+      const stat = Deno.readTextFileSync(`/proc/${Number.parseInt(name)}/stat`);
+      const [, , pgrp] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      if (Number(pgrp) !== id) continue;
+      const command = Deno.readTextFileSync(`/proc/${name}/cmdline`).replaceAll("\0", " ").trim();
+      const waits = /^voluntary_ctxt_switches:\s*(\d+)/m.exec(Deno.readTextFileSync(`/proc/${name}/status`))?.[1];
+      found.push(`${command} (${name}) waits in ${Deno.readTextFileSync(`/proc/${name}/wchan`)}, time ${waits}`);
+    } catch {
+      // Not a process, or it has ended.
+    }
+  }
+  return found;
+}
+
 /** A place for work that must be ended before the mount is looked at. */
 class Loads {
   #children: Deno.ChildProcess[] = [];
@@ -78,23 +99,33 @@ class Loads {
       }).spawn()
     );
   }
-  /** Ends them all: kindly, then not. */
-  async stop(): Promise<void> {
+  /** Ends them all: kindly, then not. A line for each that waited for an answer of the mount in vain. */
+  async stop(): Promise<string[]> {
     const children = this.#children;
     this.#children = [];
-    const signal = (name: Deno.Signal) => {
-      for (const child of children) {
-        try {
-          child.kill(name);
-        } catch {
-          // It has ended.
-        }
+    const hanging: string[] = [];
+    const kill = (pid: number, name: Deno.Signal) => {
+      try {
+        Deno.kill(pid, name);
+      } catch {
+        // It has ended.
       }
     };
-    signal("SIGTERM");
-    const late = setTimeout(() => signal("SIGKILL"), 10_000);
-    await Promise.all(children.map((child) => child.status));
-    clearTimeout(late);
+    for (const child of children) kill(child.pid, "SIGTERM");
+    const ended = Promise.all(children.map((child) => child.status)).then(() => true);
+    const inTime = async (ms: number) => await Promise.race([ended, sleep(ms).then(() => false)]);
+    if (!await inTime(10_000)) {
+      const before = new Set(children.flatMap((child) => group(child.pid)));
+      if (!await inTime(5000)) {
+        const still = children.flatMap((child) => group(child.pid)).filter((line) => before.has(line));
+        hanging.push(...still.filter((line) => / waits in (request_wait|fuse)/.test(line)));
+      }
+      for (const child of children) kill(-child.pid, "SIGKILL");
+      await ended;
+    }
+    // rsync's own processes may wait for each other when the mount dies under them.
+    for (const child of children) kill(-child.pid, "SIGKILL");
+    return hanging;
   }
 }
 
@@ -168,7 +199,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
         const before = Deno.env.get("ANYFS_CRASH_KEEP");
         // The loads end before the dead mount is detached: they must not write into the folder below it.
         await house.killMount("a", "SIGKILL", async () => {
-          await loads.stop();
+          problems.push(...await loads.stop());
           if (before !== undefined) {
             await run("rm", ["-rf", `${before}/killed`]);
             await run("cp", ["-a", `${house.folder}/cache-a`, `${before}/killed`]);
@@ -186,7 +217,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
       } else {
         await house.serve();
         await sleep(next() * 600);
-        await loads.stop();
+        problems.push(...await loads.stop());
       }
       // What is not cached here can be read only with the server.
       const end = Date.now() + 20_000;
@@ -200,7 +231,7 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
       }
     }
     proxy?.pass();
-    await loads.stop();
+    problems.push(...await loads.stop());
     say(`to be delivered: ${JSON.stringify((await house.control("a", "status"))["pending"])}`);
     if (!await house.drain("a", 240_000)) {
       problems.push(`the journal did not drain: ${JSON.stringify(await house.control("a", "status"))}`);

@@ -168,6 +168,8 @@ if sys.argv[1] == "check":
     check(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
 else:
     log_path = sys.argv[3]
+    # What it starts ends with it: the campaign signals the whole group.
+    os.setsid()
     # By relative paths nothing is ever written into the folder below a mount that has gone.
     os.chdir(sys.argv[2])
     if not os.path.ismount("."): sys.exit("nothing is mounted here")
