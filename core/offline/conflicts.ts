@@ -15,8 +15,8 @@ import { blankStat } from "../index/tree.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
 import type { ServerLink } from "../remote/protocol.ts";
 import type { ConflictKind, ConflictList, ConflictPolicy } from "./conflict_list.ts";
-import type { Outgoing } from "./delivery.ts";
-import type { LayerStack } from "./layers.ts";
+import { copyIn, type Outgoing } from "./delivery.ts";
+import { Layer, LayerStack } from "./layers.ts";
 import type { Replica } from "./replica.ts";
 
 /** Where versions go that lost against another one under a policy that leaves one name. */
@@ -52,6 +52,7 @@ export interface Place {
 }
 type Create = Op & { t: "create" };
 type Rename = Op & { t: "rename" };
+type Copy = Op & { t: "content" };
 type Step = () => readonly Op[] | null;
 
 /** One round: what has been promised so far. */
@@ -104,6 +105,8 @@ export class Conflicts {
     };
   }
   async #anew(out: Outgoing, error: FsError, round: Round): Promise<Step> {
+    const copy = copyIn(out);
+    if (copy !== null && out.data === null) this.#asWritten(out, copy);
     if (out.data !== null) return await this.#content(out, error, round);
     const op = out.ops.at(-1);
     if (op === undefined) return () => null;
@@ -626,6 +629,39 @@ export class Conflicts {
     };
   }
 
+  /**
+   * What copied another file's content is from now on a write of those bytes: they are read from that content, which is
+   * perhaps only here any more. The journal says so with the settlement; until then this is as true as the record was.
+   */
+  #asWritten(out: Outgoing, { ino, content, size, holes = 0, baseContent = null, mode, time }: Copy): void {
+    if (content === null) return;
+    const layer = new Layer(size, Number.MAX_SAFE_INTEGER);
+    layer.frozen = true;
+    layer.request = out.request;
+    let stack = this.#s.stacks.get(ino);
+    if (stack === undefined || stack.base !== content) {
+      stack = new LayerStack(content, size, holes);
+      this.#s.stacks.set(ino, stack);
+    }
+    stack.layers.unshift(layer);
+    const attr = mode === undefined ? {} : { attr: { mode } };
+    const { MAX_SAFE_INTEGER: floor } = Number;
+    out.data = {
+      ino,
+      size,
+      floor,
+      ranges: [],
+      staging: null,
+      base: content,
+      baseSize: size,
+      expect: baseContent,
+      time,
+      ...attr,
+    };
+    out.salvage = this.#s.list().some((other) => other.stack === stack && other.salvage);
+    out.stack = stack;
+    out.layer = layer;
+  }
   /** New bytes of a file that others changed or removed. */
   async #content(out: Outgoing, error: FsError, round: Round): Promise<Step> {
     const { data, stack } = out;
@@ -657,6 +693,8 @@ export class Conflicts {
     if (data === null) return () => null;
     const { replica } = this.#s;
     if (theirs === null) return await this.#contentRemoved(out, here, node, round);
+    // Nobody changed it: the server had only forgotten what was copied.
+    if (!out.salvage && data.expect !== undefined && theirs.content === data.expect) return () => [];
     if (out.salvage || !this.#oursWins(node, theirs, data.time)) {
       return await this.#contentBeside(out, here, node, theirs, round);
     }

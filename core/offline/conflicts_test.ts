@@ -15,7 +15,7 @@ const text = (s: string) => new TextEncoder().encode(s);
 interface House {
   readonly server: FakeServer;
   readonly a: SimDevice;
-  readonly b: SimDevice;
+  b: SimDevice;
 }
 /** Both know `f` ("base") and the folder `dir`; then b is cut off. */
 async function house(policy: ConflictPolicy, test: (h: House) => Promise<void>): Promise<void> {
@@ -30,9 +30,10 @@ async function house(policy: ConflictPolicy, test: (h: House) => Promise<void>):
     assert.equal(await d.text("f"), "base");
   }
   b.link.disconnect();
-  await test({ server, a, b });
+  const h = { server, a, b };
+  await test(h);
   await a.stop();
-  await b.stop();
+  await h.b.stop();
   await server.index.close();
 }
 async function heal({ a, b }: House): Promise<void> {
@@ -334,6 +335,98 @@ for (const cached of [true, false]) {
     await server.index.close();
   });
 }
+
+for (const cached of ["all of it", "nothing of it"]) {
+  for (const size of [600_000, 5000]) {
+    Deno.test({
+      name: `a copy of what the server has forgotten is delivered when ${cached} is here (${size} bytes)`,
+      ...unchecked,
+    }, async () => {
+      const server = new FakeServer();
+      const a = await SimDevice.open({ server, name: "a", pool });
+      let b = await SimDevice.open({ server, name: "b", pool });
+      const ino = await a.write(1, "f", big(7, size));
+      await a.write(1, "over", text("replaced"));
+      await quiet([a, b]);
+      await b.tree();
+      if (cached === "all of it") assert.deepEqual(await b.read(ino), big(7, size));
+      b.link.disconnect();
+      await b.copy(ino, 1, "copy");
+      await b.copy(ino, 1, "over");
+      await b.patch(await b.at("over"), 2000, text("CHANGED"));
+      await b.write(1, "next", text("behind it"));
+      if (size < 600_000) b = await b.crash();
+      await a.write(1, "f", big(9, size));
+      await quiet([a]);
+      await collect(server);
+      await b.link.connect();
+      await quiet([a, b]);
+      assert.equal(await a.text("next"), "behind it");
+      assert.deepEqual(await a.read(await a.at("f")), big(9, size));
+      const changed = cached === "all of it" ? big(7, size) : new Uint8Array(size);
+      changed.set(text("CHANGED"), 2000);
+      if (cached === "all of it") {
+        assert.deepEqual((await a.names()).sort(), ["copy", "f", "next", "over"]);
+        assert.deepEqual(await a.read(await a.at("copy")), big(7, size));
+        assert.deepEqual(await a.read(await a.at("over")), changed);
+      } else {
+        const partial = (await a.names()).filter((name) => / partial( \d)?\)$/.test(name));
+        const found = await Promise.all(partial.map(async (name) => await a.read(await a.at(name))));
+        assert.equal(await a.text("over"), "replaced");
+        assert.ok(found.some((bytes) => bytes.toHex() === changed.toHex()), "what was changed of it is there");
+      }
+      assert.deepEqual([...await a.tree()].sort(), [...await b.tree()].sort(), "both show the same");
+      await a.stop();
+      await b.stop();
+      await server.index.close();
+    });
+  }
+}
+
+for (const policy of ["keep-both", "client-wins", "server-wins"] as const) {
+  for (const crash of [false, true]) {
+    Deno.test(
+      {
+        name: `${policy}: a copy over what another changed is kept like a write${crash ? ", after a kill" : ""}`,
+        ...unchecked,
+      },
+      () =>
+        house(policy, async (h) => {
+          await h.b.link.connect();
+          await h.b.write(1, "g", text("of b, to be copied"));
+          await quiet([h.a, h.b]);
+          h.b.link.disconnect();
+          await h.b.copy(await h.b.at("g"), 1, "made");
+          await h.b.copy(await h.b.at("g"), 1, "f");
+          await h.a.write(1, "f", text("of a"));
+          if (crash) h.b = await h.b.crash();
+          await heal(h);
+          const ours = policy === "client-wins" ? "of b, to be copied" : "of a";
+          const other = policy === "client-wins" ? "of a" : "of b, to be copied";
+          assert.equal(await h.a.text("f"), ours);
+          assert.equal(await h.a.text("made"), "of b, to be copied");
+          const [copy] = await conflictCopies(h.a);
+          if (policy === "keep-both") assert.equal(await h.a.text(copy ?? ""), other);
+          else assert.deepEqual(await aside(h.a), [other]);
+        }),
+    );
+  }
+}
+
+Deno.test(
+  { name: "a copy over what another removed brings the file back", ...unchecked },
+  () =>
+    house("keep-both", async (h) => {
+      await h.b.link.connect();
+      await h.b.write(1, "g", text("of b"));
+      await quiet([h.a, h.b]);
+      h.b.link.disconnect();
+      await h.b.copy(await h.b.at("g"), 1, "f");
+      await h.a.fs.unlink(1, "f", caller);
+      await heal(h);
+      assert.equal(await h.a.text("f"), "of b");
+    }),
+);
 
 Deno.test(
   { name: "two who remove one of two names each do not remove the file", ...unchecked },

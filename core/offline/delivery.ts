@@ -71,10 +71,11 @@ interface Prepared {
 export interface Outgoing {
   request: number;
   ops: readonly Op[];
-  readonly data: JournaledData | null;
+  /** These three change together, when what copied another file's content is settled as if it had been written. */
+  data: JournaledData | null;
   readonly place: JournalPlace;
-  readonly stack: LayerStack | null;
-  readonly layer: Layer | null;
+  stack: LayerStack | null;
+  layer: Layer | null;
   readonly touched: Touched;
   state: "queued" | "sent" | "visible" | "refused";
   error: FsError | null;
@@ -680,7 +681,8 @@ export class Delivery {
   /** The content the server must still have for a record to be right: what the record before it made of the file. */
   #baseOf(out: Outgoing): { baseContent?: string | null } {
     const { stack, layer } = out;
-    if (out.expect !== undefined) return { baseContent: out.expect };
+    const expected = expectedBy(out);
+    if (expected !== undefined) return { baseContent: expected };
     if (stack === null || layer === null || stack.unresolved) return {};
     // A new file beside the one it was made from.
     if (out.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
@@ -694,6 +696,8 @@ export class Delivery {
         return made === null ? {} : { baseContent: made.content };
       }
       if (before.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
+      const settled = expectedBy(before);
+      if (settled !== undefined) return { baseContent: settled };
     }
     return { baseContent: stack.base };
   }
@@ -720,7 +724,9 @@ export class Delivery {
     const [first] = group;
     if (first === undefined) return;
     const again = error.code === "conflict" && /send it again/.test(error.message);
-    if (passing || group.length > 1 || again) {
+    // It named what the server had then, and there are no bytes with it to be sent: it is settled by what is here.
+    const forgotten = again && group.length === 1 && /not stored/.test(error.message) && copyIn(first) !== null;
+    if (!forgotten && (passing || group.length > 1 || again)) {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.
       for (const out of group) {
@@ -1006,6 +1012,15 @@ function unmerge(out: Outgoing): void {
 /** Can what a content was made from not be read any more? */
 const isLost = (error: FsError): boolean => error.code === "not_found" || error.code === "corrupt";
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
+
+/** What the record replaces on the server, when that is not what it was made from. */
+const expectedBy = ({ expect, data, ops }: Outgoing): string | null | undefined =>
+  expect === undefined && ops.length === 0 ? data?.expect : expect;
+/** The copy of another file's content (copy_file_range) that the record is, or was before it was settled as a write. */
+export function copyIn(out: Pick<Outgoing, "ops" | "data">): Op & { t: "content" } | null {
+  const op = out.ops.at(-1);
+  return op?.t === "content" && (out.data === null || out.data.ino === op.ino) ? op : null;
+}
 
 /** What is settled otherwise; all else (cut off, overloaded, full, a broken server) is tried again as it is. */
 const FINAL: ReadonlySet<FsErrorCode> = new Set([

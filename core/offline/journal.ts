@@ -64,6 +64,8 @@ export interface JournaledData {
   readonly base?: string | null;
   /** Bytes of the base content. */
   readonly baseSize: number;
+  /** Content that it replaces on the server, when that is not the base: all of the file was copied from another one. */
+  readonly expect?: string | null;
   readonly time: { readonly sec: number; readonly nsec: number };
 }
 /** Attributes set on a file while it had unflushed bytes: they hold after its content is replaced. */

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { FakeServer } from "../../tests/support/fake_server.ts";
 import { caller, quiet, serverTree, SimDevice } from "../../tests/support/sim_device.ts";
-import { FsError } from "../fs/error.ts";
+import { Errno, FsError } from "../fs/error.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import type { ConflictPolicy } from "./conflict_list.ts";
 
@@ -20,6 +20,7 @@ type Step =
   | { t: "remove"; device: number; at: Spot }
   | { t: "rename"; device: number; at: Spot; to: Spot }
   | { t: "link"; device: number; at: Spot; to: Spot }
+  | { t: "copy"; device: number; at: Spot; to: Spot; remove: boolean }
   | { t: "mkdir"; device: number; name: string }
   | { t: "rmdir"; device: number; name: string }
   | { t: "move"; device: number; name: string; to: string }
@@ -41,6 +42,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ t: just("remove"), device, at }) },
   { weight: 4, arbitrary: fc.record({ t: just("rename"), device, at, to: at }) },
   { weight: 1, arbitrary: fc.record({ t: just("link"), device, at, to: at }) },
+  { weight: 2, arbitrary: fc.record({ t: just("copy"), device, at, to: at, remove: fc.boolean() }) },
   { weight: 3, arbitrary: fc.record({ t: just("mkdir"), device, name }) },
   { weight: 2, arbitrary: fc.record({ t: just("rmdir"), device, name }) },
   { weight: 1, arbitrary: fc.record({ t: just("move"), device, name, to: name }) },
@@ -65,8 +67,11 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   for (const name of ["a", "b", "c"]) devices.push(await SimDevice.open({ server, name, pool, policy }));
   let versions = 0;
   const written = new Map<number, Uint8Array>();
-  /** Replaced or removed by somebody who had it before their eyes. */
-  const seen = new Set<number>();
+  /** Files that must have a version: written or copied, less those replaced or removed by somebody who had it before their eyes. */
+  const kept = new Map<number, number>();
+  const count = (version: number, by: 1 | -1) => {
+    if (version !== 0) kept.set(version, (kept.get(version) ?? 0) + by);
+  };
 
   const perform = async (s: Step): Promise<void> => {
     if (s.t === "quiet") return await quiet(devices);
@@ -100,8 +105,8 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       // Written or not when it fails in between: then it may be found.
       await d.write(parent, s.at.name, data);
       written.set(version, data);
-      if (before !== 0) seen.add(before);
-      return;
+      count(version, 1);
+      return count(before, -1);
     }
     if (ino === 0) return;
     const lost = async (gone: number) => {
@@ -111,16 +116,32 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
     if (s.t === "remove") {
       const version = await lost(ino);
       await d.fs.unlink(parent, s.at.name, caller);
-      if (version !== 0) seen.add(version);
-      return;
+      return count(version, -1);
     }
     const target = await parentOf(s.to);
     if (target === 0) return;
     if (s.t === "link") return void await d.fs.link(ino, target, s.to.name, caller);
     const there = (await d.fs.lookup(target, s.to.name, caller))?.ino ?? 0;
+    if (s.t === "copy") {
+      if (there === ino) return;
+      const before = there === 0 ? 0 : versionOf(await d.read(there));
+      const data = await d.read(ino);
+      try {
+        await d.copy(ino, target, s.to.name);
+      } catch (error) {
+        if (!(error instanceof FsError) || error.details.errno !== Errno.EXDEV) throw error;
+        await d.write(target, s.to.name, data);
+      }
+      count(versionOf(data), 1);
+      count(before, -1);
+      if (!s.remove) return;
+      const version = await lost(ino);
+      await d.fs.unlink(parent, s.at.name, caller);
+      return count(version, -1);
+    }
     const version = there === 0 || there === ino ? 0 : await lost(there);
     await d.fs.rename(parent, s.at.name, target, s.to.name, 0, caller);
-    if (version !== 0) seen.add(version);
+    count(version, -1);
   };
 
   const begin: Step[] = ["x", "y"].flatMap((name) =>
@@ -148,8 +169,8 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   }
   const lines = (tree: Map<string, { ino: number; what: string }>) =>
     [...tree].map(([path, { ino, what }]) => `${path} ${ino} ${what.slice(0, 12)}`).sort().join("\n");
-  for (const version of written.keys()) {
-    assert.ok(found.has(version) || seen.has(version), `version ${version} is not lost; there are\n${lines(there)}`);
+  for (const [version, files] of kept) {
+    assert.ok(found.has(version) || files <= 0, `version ${version} is not lost; there are\n${lines(there)}`);
   }
   for (const d of devices) {
     assert.equal(lines(await d.tree()), lines(there), `${d.link.id} shows what the server has`);

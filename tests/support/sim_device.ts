@@ -109,6 +109,25 @@ export class SimDevice {
     fs.release(ino, fh, 0n, false);
     return ino;
   }
+  /** Makes the file, or replaces all of it, with what another one has, as `cp --reflink` does: no bytes are moved. */
+  async copy(from: number, parent: number, name: string): Promise<number> {
+    const { fs } = this;
+    const known = await fs.lookup(parent, name, caller);
+    const opened = known === null
+      ? await fs.create(parent, name, 0o644, O_RDWR, caller)
+      : { stat: known, open: await fs.open(known.ino, O_RDWR, caller) };
+    const { ino } = opened.stat;
+    const { fh } = opened.open;
+    if (known !== null) await fs.setattr(ino, { size: 0 }, fh, caller);
+    const { size } = await fs.getattr(from, undefined);
+    try {
+      assert.equal(await fs.copyFileRange(from, 0, 0, ino, fh, 0, size, caller), size);
+    } finally {
+      await fs.flush(ino, fh, 0n);
+      fs.release(ino, fh, 0n, false);
+    }
+    return ino;
+  }
   /** Writes into the middle of a file and closes it. */
   async patch(ino: number, offset: number, data: Uint8Array): Promise<void> {
     const { fh } = await this.fs.open(ino, O_RDWR, caller);
