@@ -120,6 +120,8 @@ export interface DeliveryHooks {
   visible(outgoing: Outgoing, stats: readonly Stat[], seq: number): void;
   /** Puts what the replica knows into its database. */
   keep(): void;
+  /** What was kept until now survives a power cut when this resolves. */
+  kept(): Promise<void>;
   /** What was visible is not any more: it needs its guard again. */
   takenBack(outgoing: Outgoing): void;
   /** Can anybody still want the file's bytes? */
@@ -158,6 +160,8 @@ export class Delivery {
   #queue: Outgoing[] = [];
   /** Durable on the server, not yet let go of here. */
   #finished: Outgoing[] = [];
+  /** Some of them are being let go of. */
+  #retiring: Promise<void> | null = null;
   #cancelRetire: (() => void) | null = null;
   /** Everything before this place in the queue has been sent. */
   #cursor = 0;
@@ -373,71 +377,61 @@ export class Delivery {
       this.#finished.push(out);
       out.durable.resolve();
     }
-    if (!this.#emptied()) this.#cancelRetire ??= this.#clock.after(50, () => this.#retire(), true);
+    if (!this.#emptied()) this.#cancelRetire ??= this.#clock.after(50, () => void this.#retire(), true);
   }
   /** Nothing waits any more: whoever waits for that is told. */
   #emptied(): boolean {
     if (this.#queue.length > 0) return false;
     this.#blocked = null;
-    if (this.#idle === null) return false;
-    this.#retire();
-    this.#idle.resolve();
+    const idle = this.#idle;
+    if (idle === null) return false;
     this.#idle = null;
+    void this.#retire().then(idle.resolve);
     return true;
   }
-  /**
-   * Lets go of delivered records: what they did is kept in the replica first, then the journal is told that they need not
-   * be done again, then their bytes go. A crash at any point leaves either the record or its effect.
-   */
-  #retire(): void {
+  /** Lets go of what is delivered, as far as the disk allows it now. Never rejects. */
+  async #retire(): Promise<void> {
     this.#cancelRetire?.();
     this.#cancelRetire = null;
-    const last = this.#finished.at(-1);
-    if (last === undefined) return;
     try {
-      this.#hooks.keep();
-      const bases = this.#bases();
-      this.#journal.acknowledge(last.request, bases);
-      this.#giveBases(bases);
+      await this.#letGo();
+      // Their bytes may have been what the next ones waited for.
+      this.#kick();
     } catch (error) {
       // A full disk: until there is room, the records are done again after a crash, which the server sees through.
       this.#hooks.log(`delivery: what was delivered can't be marked: ${toFsError(error).message}`);
-      if (!this.#stopped) this.#cancelRetire = this.#clock.after(1000, () => this.#retire(), true);
-      return;
+      if (!this.#stopped) this.#cancelRetire ??= this.#clock.after(1000, () => void this.#retire(), true);
     }
-    const finished = this.#finished;
-    this.#finished = [];
+  }
+  /** Everything that is delivered now is let go of. */
+  async #letGo(): Promise<void> {
+    // What came while others were let go of waits for the next turn.
+    const last = this.#finished.at(-1);
+    while (last !== undefined && this.#finished.includes(last)) {
+      this.#retiring ??= this.#letGoOnce().finally(() => this.#retiring = null);
+      await this.#retiring;
+    }
+  }
+  /**
+   * What they did is on the disk in the replica first, then the journal is told that they need not be done again, then
+   * their bytes go. A crash or a power cut at any point leaves either the record or its effect.
+   */
+  async #letGoOnce(): Promise<void> {
+    const count = this.#finished.length;
+    this.#hooks.keep();
+    await this.#hooks.kept();
+    const finished = this.#finished.slice(0, count);
+    const last = finished.at(-1);
+    if (last === undefined) return;
+    const waiting = [...this.#finished.slice(count), ...this.#queue];
+    const bases = basesOf(finished, waiting);
+    this.#journal.acknowledge(last.request, bases);
+    giveBases(bases, waiting);
+    this.#finished.splice(0, count);
     const newest = new Map(finished.map((out) => [out.stack, out]));
     for (const out of finished) {
       out.superseded = newest.get(out.stack) !== out;
       this.#finish(out);
-    }
-    // Their bytes may have been what the next ones waited for.
-    this.#kick();
-  }
-  /** What the finished records made of files of which later ones are still on their way. */
-  #bases(): DeliveredBase[] {
-    const made = new Map<LayerStack, DeliveredBase>();
-    for (const out of this.#finished) {
-      const { stack, data } = out;
-      const done = madeBy(out);
-      if (stack === null || data === null || done === null) continue;
-      made.set(stack, { ino: data.ino, content: done.content, size: done.size });
-    }
-    if (made.size === 0) return [];
-    const waiting = new Set(this.#queue.map(({ stack }) => stack));
-    return [...made].flatMap(([stack, base]) => waiting.has(stack) ? [base] : []);
-  }
-  /** The same here as the journal does with its mark: what is journaled anew in a settlement must say it too. */
-  #giveBases(bases: readonly DeliveredBase[]): void {
-    if (bases.length === 0) return;
-    const left = new Map(bases.map((base) => [base.ino, base]));
-    for (const { data } of this.#queue) {
-      const base = data === null ? undefined : left.get(data.ino);
-      if (base === undefined || data === null) continue;
-      Object.assign(data, { base: base.content, baseSize: base.size });
-      left.delete(base.ino);
-      if (left.size === 0) return;
     }
   }
   #finish(out: Outgoing): void {
@@ -451,17 +445,14 @@ export class Delivery {
   /** Resolves when everything added so far was delivered. */
   drained(): Promise<void> {
     this.hurry();
-    if (this.#queue.length === 0) {
-      this.#retire();
-      return Promise.resolve();
-    }
+    if (this.#queue.length === 0) return this.#retire();
     this.#idle ??= Promise.withResolvers();
     return this.#idle.promise;
   }
-  stop(): void {
-    this.#retire();
+  async stop(): Promise<void> {
     this.#stopped = true;
     this.down();
+    await this.#retire();
   }
 
   #kick(): void {
@@ -806,6 +797,8 @@ export class Delivery {
       Object.assign(earlier, { prepared, mergedInto: null });
     }
     const decide = await this.#hooks.settle(refused);
+    // The journal forgets all that was there before what it is told next: what was delivered of that as well.
+    await this.#letGo();
     // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order,
     // and after a crash the replica would have what the journal has not.
     const answers = decide();
@@ -980,6 +973,32 @@ export class Delivery {
         controller.enqueue(bytes);
       },
     }, { highWaterMark: 2 });
+  }
+}
+
+/** What delivered records made of files of which later ones wait. */
+function basesOf(finished: readonly Outgoing[], waiting: readonly Outgoing[]): DeliveredBase[] {
+  const made = new Map<LayerStack, DeliveredBase>();
+  for (const out of finished) {
+    const { stack, data } = out;
+    const done = madeBy(out);
+    if (stack === null || data === null || done === null) continue;
+    made.set(stack, { ino: data.ino, content: done.content, size: done.size });
+  }
+  if (made.size === 0) return [];
+  const stacks = new Set(waiting.map(({ stack }) => stack));
+  return [...made].flatMap(([stack, base]) => stacks.has(stack) ? [base] : []);
+}
+/** The same here as the journal does with its mark: what is journaled anew in a settlement must say it too. */
+function giveBases(bases: readonly DeliveredBase[], waiting: readonly Outgoing[]): void {
+  if (bases.length === 0) return;
+  const left = new Map(bases.map((base) => [base.ino, base]));
+  for (const { data } of waiting) {
+    const base = data === null ? undefined : left.get(data.ino);
+    if (base === undefined || data === null) continue;
+    Object.assign(data, { base: base.content, baseSize: base.size });
+    left.delete(base.ino);
+    if (left.size === 0) return;
   }
 }
 

@@ -7,6 +7,7 @@ import { FsError } from "../fs/error.ts";
 import type { Calls } from "../remote/protocol.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { MountFs } from "./mount_fs.ts";
+import { Replica } from "./replica.ts";
 
 const unchecked = { sanitizeResources: false, sanitizeOps: false };
 const pool = new ChunkPool({ workers: 1 });
@@ -194,6 +195,37 @@ Deno.test({
   const next = await SimDevice.open({ server, name: "d", pool, folder: disk });
   assert.equal(await next.text("f"), "second");
   assert.deepEqual((await next.names()).sort(), ["f", "new"]);
+  clearInterval(alive);
+  await next.stop();
+});
+
+Deno.test({
+  name: "the journal has what is delivered until the database with it is on the disk: a power cut shows nothing older",
+  ...unchecked,
+}, async () => {
+  const { server, d, disk, alive } = await aboutToLosePower("f", "first");
+  const { sync } = Replica.prototype;
+  const onDisk = Promise.withResolvers<void>();
+  Replica.prototype.sync = () => onDisk.promise;
+  try {
+    await d.write(1, "f", new TextEncoder().encode("second"));
+    while (await onServer(server, "f") !== "second") await new Promise((resolve) => setTimeout(resolve, 5));
+    // Longer than it takes to let go of what is delivered.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await new Deno.Command("sh", { args: ["-c", 'rm -r "$2/journal"; cp -a "$1/journal" "$2"', "", d.folder, disk] })
+      .output();
+  } finally {
+    Replica.prototype.sync = sync;
+    onDisk.resolve();
+  }
+  assert.ok(await d.fs.drain(5000));
+  await d.stop();
+  const next = await SimDevice.open({ server, name: "d", pool, folder: disk, online: false });
+  assert.equal(await next.text("f"), "second");
+  await next.link.connect();
+  assert.ok(await next.fs.drain(5000));
+  assert.equal(await next.text("f"), "second");
+  assert.deepEqual(next.log.filter((line) => /conflict/.test(line)), []);
   clearInterval(alive);
   await next.stop();
 });

@@ -273,6 +273,7 @@ export class MountFs implements InodeFs {
           if (durable > Number(replica.getMeta("durable") ?? 0)) replica.setMeta("durable", String(durable));
           replica.commit();
         },
+        kept: () => replica.sync(),
         takenBack: (out) => replica.guard(out.touched),
         wanted: (ino) => !this.#gone.has(ino) || this.#open.has(ino),
         mayHold: () => this.#others === 0 && o.policy === "back",
@@ -2105,7 +2106,7 @@ export class MountFs implements InodeFs {
     this.#pins.close();
     this.#cancelListing();
     this.#accessed.close();
-    this.#delivery.stop();
+    await this.#delivery.stop();
     await this.#journal.close();
     this.#replica.close();
     this.#cache.close();

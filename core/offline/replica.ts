@@ -11,6 +11,7 @@ import { migrate } from "../index/schema.ts";
 import { Statements } from "../index/statements.ts";
 import { Tree } from "../index/tree.ts";
 import type { Clock } from "../platform/clock.ts";
+import { closeFd, O_RDWR, openFd, syncFd } from "../platform/posix.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
 
 /** Changes gather so long in one transaction, milliseconds; and how soon a failed one is tried again. */
@@ -61,6 +62,8 @@ export class Replica {
   readonly #before = new Set<number>();
   #ino = 0;
   #inoEnd = 0;
+  readonly #path: string;
+  #walFd = -1;
 
   /**
    * `onTrouble` is told why the database could not be written; `onLost` that what was not written yet is gone from it:
@@ -76,6 +79,7 @@ export class Replica {
     beforeCommit: () => void = () => {},
     journaled: () => number | null = () => null,
   ) {
+    this.#path = path;
     this.#clock = clock;
     this.#onTrouble = onTrouble;
     this.#onLost = onLost;
@@ -190,6 +194,19 @@ export class Replica {
     }
     this.#open = false;
     this.#learned = false;
+  }
+  /** What was committed survives a power cut when this resolves: SQLite itself waits for the disk only at checkpoints. */
+  async sync(): Promise<void> {
+    if (this.#walFd < 0) {
+      try {
+        this.#walFd = openFd(`${this.#path}-wal`, O_RDWR);
+      } catch (error) {
+        // There is none before the first transaction.
+        if (toFsError(error).code === "not_found") return;
+        throw error;
+      }
+    }
+    await syncFd(this.#walFd);
   }
   /** A full disk or an I/O error: the transaction is still there, or SQLite has rolled it back by itself. */
   #failed(): void {
@@ -428,6 +445,8 @@ export class Replica {
   close(): void {
     this.commit();
     this.#db.close();
+    if (this.#walFd >= 0) closeFd(this.#walFd);
+    this.#walFd = -1;
   }
 }
 
