@@ -45,6 +45,8 @@ const QUIET_MS = 20;
 const HOLD_MS = 5000;
 const HOLD_RECORDS = 10_000;
 const HOLD_BYTES = 16 * 1024 * 1024;
+/** What can't go now is tried again after so long, milliseconds. */
+const RETRY_MS = 500;
 /** Chunk bytes gathered before they are offered to the server. */
 const UPLOAD_BATCH = 4 * 1024 * 1024;
 const READ_PIECE = 1024 * 1024;
@@ -728,7 +730,8 @@ export class Delivery {
         if (!passing || error.code === "internal" || error.code === "corrupt") this.#unprepare(out);
       }
       if (passing || again) this.#stuck(error);
-      this.#later();
+      // One by one they can go at once: that finds out which of them it was.
+      this.#later(passing || again ? RETRY_MS : 0);
       return;
     }
     first.state = "refused";
@@ -737,10 +740,10 @@ export class Delivery {
     first.error = error;
     this.#kick();
   }
-  #later(): void {
+  #later(ms = RETRY_MS): void {
     this.#up = false;
     const generation = this.#generation;
-    this.#clock.after(500, () => {
+    this.#clock.after(ms, () => {
       if (generation !== this.#generation || !this.#link.connected || this.#stopped) return;
       for (const out of this.#queue) if (out.state === "sent") requeue(out);
       this.#generation++;
