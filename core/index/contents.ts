@@ -173,7 +173,9 @@ export class Contents {
         now,
         key,
       );
-    if (changed === 0 && delta === 1) throw new FsError("conflict", `content ${hash} is not stored; send it again`);
+    if (changed === 0 && delta === 1) {
+      throw new FsError("conflict", `content ${hash} is not stored; send it again`, { operation: "add content" });
+    }
   }
 
   /** Bytes of one content's size, or null. */

@@ -16,6 +16,7 @@ import { type Clock, splitTime } from "../platform/clock.ts";
 import type { ServerLink } from "../remote/protocol.ts";
 import type { ConflictKind, ConflictList, ConflictPolicy } from "./conflict_list.ts";
 import { copyIn, type Outgoing } from "./delivery.ts";
+import type { JournaledData } from "./journal.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import type { Replica } from "./replica.ts";
 
@@ -54,6 +55,11 @@ type Create = Op & { t: "create" };
 type Rename = Op & { t: "rename" };
 type Copy = Op & { t: "content" };
 type Step = () => readonly Op[] | null;
+/** New bytes of a file. */
+interface Written {
+  readonly data: JournaledData;
+  readonly stack: LayerStack;
+}
 
 /** One round: what has been promised so far. */
 interface Round {
@@ -105,9 +111,10 @@ export class Conflicts {
     };
   }
   async #anew(out: Outgoing, error: FsError, round: Round): Promise<Step> {
+    const { data, stack } = out;
+    if (data !== null && stack !== null) return await this.#content(out, { data, stack }, error, round);
     const copy = copyIn(out);
-    if (copy !== null && out.data === null) this.#asWritten(out, copy);
-    if (out.data !== null) return await this.#content(out, error, round);
+    if (copy !== null) return await this.#copied(out, copy, error, round);
     const op = out.ops.at(-1);
     if (op === undefined) return () => null;
     const moved = out.ops.at(-2);
@@ -630,42 +637,60 @@ export class Conflicts {
   }
 
   /**
-   * What copied another file's content is from now on a write of those bytes: they are read from that content, which is
-   * perhaps only here any more. The journal says so with the settlement; until then this is as true as the record was.
+   * What copied another file's content is settled, and from then on is, a write of those bytes: they are read from that
+   * content, which is perhaps only here any more.
    */
-  #asWritten(out: Outgoing, { ino, content, size, holes = 0, baseContent = null, mode, time }: Copy): void {
-    if (content === null) return;
-    const layer = new Layer(size, Number.MAX_SAFE_INTEGER);
-    layer.frozen = true;
-    layer.request = out.request;
-    let stack = this.#s.stacks.get(ino);
-    if (stack === undefined || stack.base !== content) {
-      stack = new LayerStack(content, size, holes);
-      this.#s.stacks.set(ino, stack);
+  async #copied(out: Outgoing, op: Copy, error: FsError, round: Round): Promise<Step> {
+    const { ino, content, size, holes = 0, baseContent = null, mode, time } = op;
+    if (content === null) return () => null;
+    const list = this.#s.list();
+    const later = list.slice(list.indexOf(out) + 1);
+    if (later.some((each) => copyIn(each)?.ino === ino || (each.data?.ino === ino && each.data.expect !== undefined))) {
+      // Ours replaced it.
+      return () => {
+        this.#expectInstead(out, ino, content, baseContent, round);
+        return null;
+      };
     }
-    stack.layers.unshift(layer);
+    const ours = () => {
+      const stack = this.#s.stacks.get(ino);
+      return stack?.base === content ? stack : null;
+    };
     const attr = mode === undefined ? {} : { attr: { mode } };
     const { MAX_SAFE_INTEGER: floor } = Number;
-    out.data = {
-      ino,
-      size,
-      floor,
-      ranges: [],
-      staging: null,
-      base: content,
-      baseSize: size,
-      expect: baseContent,
-      time,
-      ...attr,
+    const base = { base: content, baseSize: size, expect: baseContent };
+    const data: JournaledData = { ino, size, floor, ranges: [], staging: null, ...base, time, ...attr };
+    const stack = ours() ?? new LayerStack(content, size, holes);
+    out.salvage = list.some((other) => other.stack === stack && other.salvage);
+    const step = await this.#content(out, { data, stack }, error, round);
+    return () => {
+      const layer = new Layer(size, Number.MAX_SAFE_INTEGER);
+      layer.frozen = true;
+      layer.request = out.request;
+      out.stack = ours() ?? new LayerStack(content, size, holes);
+      out.stack.layers.unshift(layer);
+      out.layer = layer;
+      out.data = data;
+      const node = this.#s.replica.stat(ino);
+      // A program may write to the file meanwhile, over what it is here.
+      if (!this.#s.stacks.has(ino)) {
+        this.#s.stacks.set(ino, out.stack);
+        if (node !== null) this.#s.replica.keepBefore(node);
+      }
+      return step();
     };
-    out.salvage = this.#s.list().some((other) => other.stack === stack && other.salvage);
-    out.stack = stack;
-    out.layer = layer;
+  }
+  /** A change of ours is given up: later ones of ours that reckon with the content it made reckon with what was before it. */
+  #expectInstead(out: Outgoing, ino: number, made: string, before: string | null, round: Round): void {
+    this.#rewriteLater(out, round, (op) => {
+      const counts = (op.t === "content" || op.t === "unlink") && op.ino === ino && op.baseContent === made;
+      if (counts) return { ...op, baseContent: before };
+      if (op.t === "rename" && op.overIno === ino && op.overContent === made) return { ...op, overContent: before };
+      return op;
+    });
   }
   /** New bytes of a file that others changed or removed. */
-  async #content(out: Outgoing, error: FsError, round: Round): Promise<Step> {
-    const { data, stack } = out;
-    if (data === null || stack === null) return () => null;
+  async #content(out: Outgoing, { data, stack }: Written, error: FsError, round: Round): Promise<Step> {
     const { replica } = this.#s;
     const copy = out.ops.find((op): op is Create => op.t === "create" && op.ino === data.ino);
     if (copy !== undefined) {
@@ -673,28 +698,45 @@ export class Conflicts {
     }
     if (this.#createdHere(out, data.ino) || round.stacks.has(stack)) return () => [];
     round.stacks.add(stack);
-    if (this.#removedLater(out, data.ino)) return () => null;
+    if (this.#removedLater(out, data.ino)) {
+      return () => {
+        const { ino, base, expect } = data;
+        if (expect !== undefined && base) this.#expectInstead(out, ino, base, expect, round);
+        return null;
+      };
+    }
     const theirs = await this.#stat(data.ino);
     const node = replica.stat(data.ino) ?? replica.before(data.ino) ??
       blankStat(data.ino, S_IFREG | 0o600, data.time);
     const known = replica.tree.anyName(data.ino) ?? this.#s.lastName(data.ino);
-    if (known !== null) return await this.#contentOf(out, known, node, theirs, round);
+    if (known !== null) return await this.#contentOf(out, data, known, node, theirs, round);
     // Nobody knows any more what it was called.
     const attic = await this.#attic(round);
-    const step = await this.#contentOf(out, { parent: attic.ino, name: `inode ${data.ino}` }, node, theirs, round);
+    const lost = { parent: attic.ino, name: `inode ${data.ino}` };
+    const step = await this.#contentOf(out, data, lost, node, theirs, round);
     return () => {
       this.#make(out, attic.before);
       const ops = step();
       return ops === null ? null : [...attic.before, ...ops];
     };
   }
-  async #contentOf(out: Outgoing, here: Place, node: Stat, theirs: Stat | null, round: Round): Promise<Step> {
-    const { data } = out;
-    if (data === null) return () => null;
+  async #contentOf(
+    out: Outgoing,
+    data: JournaledData,
+    here: Place,
+    node: Stat,
+    theirs: Stat | null,
+    round: Round,
+  ): Promise<Step> {
     const { replica } = this.#s;
     if (theirs === null) return await this.#contentRemoved(out, here, node, round);
     // Nobody changed it: the server had only forgotten what was copied.
-    if (!out.salvage && data.expect !== undefined && theirs.content === data.expect) return () => [];
+    if (!out.salvage && data.expect !== undefined && theirs.content === data.expect) {
+      return () => {
+        out.expect = undefined;
+        return [];
+      };
+    }
     if (out.salvage || !this.#oursWins(node, theirs, data.time)) {
       return await this.#contentBeside(out, here, node, theirs, round);
     }
@@ -773,7 +815,7 @@ export class Conflicts {
       if (data === null || stack === null) return null;
       this.#make(out, before);
       // Ours lives on under a new number; theirs is at the old one.
-      this.#s.forgetStack(data.ino);
+      if (this.#s.stacks.get(data.ino) === stack) this.#s.forgetStack(data.ino);
       this.#s.stacks.set(ino, stack);
       const old = data.ino;
       for (const later of this.#s.list()) {

@@ -6,6 +6,7 @@ import { ChunkPool } from "../store/chunk_pool.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { hex, sha256 } from "../store/hash.ts";
 import { encodeManifest } from "../store/manifest.ts";
+import { FsError } from "../fs/error.ts";
 import type { ConflictPolicy } from "./conflict_list.ts";
 
 const pool = new ChunkPool({ workers: 1 });
@@ -427,6 +428,155 @@ Deno.test(
       assert.equal(await h.a.text("f"), "of b");
     }),
 );
+
+/** b, offline, copied g and then perhaps h over f; all of them are files of a that b has read. */
+async function copiers(policy: ConflictPolicy, test: (h: House) => Promise<void>): Promise<void> {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool, policy });
+  const b = await SimDevice.open({ server, name: "b", pool, policy });
+  for (const name of ["f", "g", "h"]) await a.write(1, name, text(`what ${name} has`));
+  await quiet([a, b]);
+  for (const name of ["f", "g", "h"]) await b.text(name);
+  await b.names();
+  b.link.disconnect();
+  await b.copy(await b.at("g"), 1, "f");
+  const h = { server, a, b };
+  await test(h);
+  await a.stop();
+  await h.b.stop();
+  await server.index.close();
+}
+/** The server knows nothing any more of what g was when it was copied. */
+async function forgetG({ server, a }: House): Promise<void> {
+  await a.write(1, "g", text("another g"));
+  await quiet([a]);
+  await collect(server);
+}
+async function copyOf(d: SimDevice): Promise<string | null> {
+  const [name = ""] = await conflictCopies(d);
+  return await d.text(name);
+}
+
+for (const refused of [true, false]) {
+  const why = refused ? "the first is refused" : "the server has forgotten what the first was";
+  Deno.test(
+    { name: `two copies over one file: the second counts, with what is written into it, though ${why}`, ...unchecked },
+    () =>
+      copiers("keep-both", async (h) => {
+        const { a, b } = h;
+        await b.copy(await b.at("h"), 1, "f");
+        const f = await b.at("f");
+        const { fh } = await b.fs.open(f, 2, caller);
+        await b.fs.write(f, fh, 0, text("WROTE"), { killSuidgid: false, fromCache: false });
+        if (refused) await a.write(1, "f", text("of a"));
+        else await forgetG(h);
+        await heal(h);
+        if (!refused) assert.equal(await a.text("f"), "what h has");
+        await b.fs.flush(f, fh, 0n);
+        b.fs.release(f, fh, 0n, false);
+        await quiet([a, b]);
+        assert.equal(await a.text("f"), refused ? "of a" : "WROTEh has");
+        assert.equal(await copyOf(a), refused ? "WROTEh has" : null);
+      }),
+  );
+}
+
+Deno.test(
+  { name: "a copy whose settlement is cut off is what it was, also for what is written into it then", ...unchecked },
+  () =>
+    copiers("keep-both", async (h) => {
+      const { a, b } = h;
+      await a.write(1, "f", text("of a, which is longer"));
+      await quiet([a]);
+      const cut = Promise.withResolvers<void>();
+      b.link.before = (method) => {
+        const settling = b.log.some((line) => line.startsWith("conflict: content"));
+        if (!settling || (method !== "stat" && method !== "lookup")) return Promise.resolve();
+        b.link.disconnect();
+        cut.resolve();
+        return Promise.reject(new FsError("unavailable", "cut"));
+      };
+      const alive = setInterval(() => {}, 1000);
+      await b.link.connect();
+      await cut.promise;
+      await b.patch(await b.at("f"), 0, text("PATCH"));
+      h.b = await b.crash(false);
+      clearInterval(alive);
+      assert.equal(await h.b.text("f"), "PATCHg has");
+      await heal(h);
+      assert.equal(await a.text("f"), "of a, which is longer");
+      assert.equal(await copyOf(a), "PATCHg has");
+    }),
+);
+
+Deno.test(
+  {
+    name: "client-wins: a copy settled against what is undone meanwhile is delivered, and settled no more",
+    ...unchecked,
+  },
+  () =>
+    copiers("client-wins", async (h) => {
+      const { a, b } = h;
+      await a.write(1, "f", text("of a"));
+      await quiet([a]);
+      const cut = Promise.withResolvers<void>();
+      b.link.before = (method) => {
+        if (method !== "apply" || !b.log.some((line) => line.startsWith("both versions"))) return Promise.resolve();
+        b.link.disconnect();
+        cut.resolve();
+        return Promise.reject(new FsError("unavailable", "cut"));
+      };
+      const alive = setInterval(() => {}, 1000);
+      await b.link.connect();
+      await cut.promise;
+      b.link.before = () => Promise.resolve();
+      clearInterval(alive);
+      await a.write(1, "f", text("what f has"));
+      await heal(h);
+      assert.equal(await a.text("f"), "what g has");
+      assert.ok(b.log.filter((line) => line.startsWith("conflict")).length < 5, b.log.join("\n"));
+    }),
+);
+
+Deno.test(
+  {
+    name: "what was copied over and then removed is removed, though the server has forgotten the copied bytes",
+    ...unchecked,
+  },
+  () =>
+    copiers("keep-both", async (h) => {
+      await h.b.fs.unlink(1, "f", caller);
+      await forgetG(h);
+      await heal(h);
+      assert.deepEqual(await h.a.names(), ["g", "h"]);
+    }),
+);
+
+for (const policy of ["keep-both", "client-wins"] as const) {
+  Deno.test(
+    {
+      name: `${policy}: a forgotten copy does not come after what was written later, by the last writer too`,
+      ...unchecked,
+    },
+    () =>
+      copiers(policy, async (h) => {
+        const { a, b } = h;
+        await b.link.connect();
+        await quiet([a, b]);
+        assert.equal(await a.text("f"), "what g has");
+        b.link.disconnect();
+        await b.copy(await b.at("g"), 1, "h");
+        await b.copy(await b.at("g"), 1, "f");
+        await b.write(1, "h", text("newest h"));
+        await a.write(1, "f", text("of a"));
+        await forgetG(h);
+        await heal(h);
+        assert.equal(await a.text("h"), "newest h");
+        assert.deepEqual(await aside(a), policy === "client-wins" ? ["of a"] : []);
+        assert.equal((await a.names()).length, 4);
+      }),
+  );
+}
 
 Deno.test(
   { name: "two who remove one of two names each do not remove the file", ...unchecked },

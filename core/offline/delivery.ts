@@ -718,7 +718,8 @@ export class Delivery {
     if (first === undefined) return;
     const again = error.code === "conflict" && /send it again/.test(error.message);
     // It named what the server had then, and there are no bytes with it to be sent: it is settled by what is here.
-    const forgotten = again && group.length === 1 && /not stored/.test(error.message) && copyIn(first) !== null;
+    const forgotten = again && group.length === 1 && /^content .* not stored/.test(error.message) &&
+      first.ops.some((op) => op.t === "content");
     if (!forgotten && (passing || group.length > 1 || again)) {
       // Cut off or overloaded: the connection's next start begins again at what the server has. Out of turn, or the server
       // lacks a chunk we did not send: everything is offered anew.
@@ -735,7 +736,8 @@ export class Delivery {
       return;
     }
     first.state = "refused";
-    this.#answeredUpTo = Math.max(this.#answeredUpTo, first.request);
+    // The server doesn't remember what it asks to be sent again.
+    if (!forgotten) this.#answeredUpTo = Math.max(this.#answeredUpTo, first.request);
     this.#refusals++;
     first.error = error;
     this.#kick();
@@ -801,7 +803,7 @@ export class Delivery {
     }
     const decide = await this.#hooks.settle(refused);
     // The journal forgets all that was there before what it is told next: what was delivered of that as well.
-    await this.#letGo();
+    while (this.#finished.length > 0) await this.#letGo();
     // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order,
     // and after a crash the replica would have what the journal has not.
     const answers = decide();
