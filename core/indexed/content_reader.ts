@@ -88,14 +88,16 @@ export class ContentReader {
     }
   }
 
-  /** The range in one buffer; shorter only at the end of the content. */
+  /** The range in one buffer, `memory` when that is large enough; shorter only at the end of the content. */
   async read(
     view: ManifestView,
     offset: number,
     length: number,
     signal?: AbortSignal,
+    memory?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const out = new Uint8Array(Math.max(0, Math.min(view.size - offset, length)));
+    const size = Math.max(0, Math.min(view.size - offset, length));
+    const out = memory !== undefined && memory.length >= size ? memory.subarray(0, size) : new Uint8Array(size);
     let at = 0;
     for await (const piece of this.pieces(view, offset, out.length, signal)) {
       out.set(piece, at);

@@ -71,6 +71,14 @@ export interface IndexedFs extends FsFull, FsXattr {
   stat: Fs["stat"];
   /** Reads a range of a content by identity. Throws not_found for an unknown one. */
   readContent(hash: string, offset: number, length: number, signal?: AbortSignal): ReadableStream<Uint8Array>;
+  /** The same in one buffer, `memory` when that is large enough. Throws corrupt when the content ends before. */
+  contentBytes(
+    hash: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>>;
   contentView(hash: string): Promise<ManifestView>;
   /** The chunks of a content that hold a byte of the range. */
   chunksOf(view: ManifestView, offset: number, length: number): Promise<ChunkRef[]>;

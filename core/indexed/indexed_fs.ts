@@ -217,6 +217,18 @@ export class TieredFs implements IndexedFs {
   readContent(hash: string, offset: number, length: number, signal?: AbortSignal): ReadableStream<Uint8Array> {
     return this.#o.reader.stream(() => this.#o.reader.view(hash), offset, length, signal);
   }
+  async contentBytes(
+    hash: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const { reader } = this.#o;
+    const bytes = await reader.read(await reader.view(hash), offset, length, signal, memory);
+    if (bytes.length < length) throw new FsError("corrupt", `content ${hash} ends before byte ${offset + length}`);
+    return bytes;
+  }
   contentView(hash: string): Promise<ManifestView> {
     return this.#o.reader.view(hash);
   }

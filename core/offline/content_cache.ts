@@ -13,6 +13,7 @@ import { chunkInline } from "../store/chunk_inline.ts";
 import { Extents } from "../store/extents.ts";
 import { hex, sameBytes, sha256, unhex } from "../store/hash.ts";
 import { type ChunkSpan, decodeManifest, encodeManifest, type ManifestView } from "../store/manifest.ts";
+import { SpareBuffers } from "../store/spare_buffers.ts";
 import { isZeroChunk } from "../store/zeros.ts";
 import { Statements } from "../index/statements.ts";
 import type { Clock } from "../platform/clock.ts";
@@ -38,6 +39,10 @@ export const SMALL_CONTENT = 256 * 1024;
 const SLAB_BYTES = 32 * 1024 * 1024;
 /** What is fetched with one request to the server at most. */
 const WINDOW = 4 * 1024 * 1024;
+/** Answers of so many bytes and more share a few buffers, bytes each, that are used again. */
+const SPARE_FROM = 1024 * 1024;
+const SPARE_LENGTH = WINDOW + 2 * MAX_CHUNK;
+const SPARE_BUFFERS = 4;
 /** Requests under way for bytes nobody waits for yet, of all contents together. */
 const AHEAD_REQUESTS = 12;
 /** Large files that keep their descriptor and map in memory though nobody has them open. */
@@ -120,6 +125,8 @@ export class ContentCache {
   readonly #small = new Map<string, Place>();
   readonly #scratch = new Uint8Array(SMALL_CONTENT);
   readonly #slabs = new Map<number, Slab>();
+  /** For what is on its way from the server to the disk. */
+  readonly #spare = new SpareBuffers(SPARE_BUFFERS);
   readonly #fetchingSmall = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
   #slab: Slab | null = null;
   #aheadRequests = 0;
@@ -618,13 +625,16 @@ export class ContentCache {
         end += next.length;
         until++;
       }
-      const bytes = await this.#options.link().readContent(big.hash, first.offset, end - first.offset);
+      const length = end - first.offset;
+      const memory = length < SPARE_FROM ? undefined : this.#spare.take(Math.max(length, SPARE_LENGTH));
+      const bytes = await this.#options.link().readContent(big.hash, first.offset, length, undefined, memory);
       for (const span of spans.slice(at, until)) {
         const piece = bytes.subarray(span.offset - first.offset, span.offset - first.offset + span.length);
         verify(big.hash, span, piece);
       }
       watch(big);
       pwriteFd(big.fd, bytes, first.offset);
+      if (length >= SPARE_FROM) this.#spare.give(new Uint8Array(bytes.buffer));
       big.mark = markOfFd(big.fd);
       big.present.add(first.offset, end);
       big.verified.add(first.offset, end);

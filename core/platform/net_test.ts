@@ -161,6 +161,21 @@ Deno.test("a slow reader is no timeout", async () => {
   await server.shutdown();
 });
 
+Deno.test("an answer has a copy of its bytes: they may be changed at once", async () => {
+  const bytes = new Uint8Array(32 << 20).fill(1);
+  const server = await serveHttp({
+    handler: () => {
+      const answer = new Response(bytes);
+      bytes.fill(2);
+      return answer;
+    },
+  });
+  const got = await (await httpFetch(server.url)).bytes();
+  assert.equal(got.length, 32 << 20);
+  assert.ok(got.every((byte) => byte === 1));
+  await server.shutdown();
+});
+
 Deno.test("cancelling ends a request before and after its headers", async () => {
   const held: Deno.TcpConn[] = [];
   const stalling = rawServer(async (connection) => {

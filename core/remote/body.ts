@@ -1,4 +1,5 @@
 /** Bodies both ways: request bodies with a limit and a checked length, answers in pieces of a good size. */
+import type { SpareBuffers } from "../store/spare_buffers.ts";
 import { FsError } from "../fs/error.ts";
 
 /** Pieces of this size stream fastest through the HTTP server. */
@@ -22,28 +23,6 @@ export function cutBody(announced: number | null, got: number): FsError {
     ...(announced !== null && { requested: announced }),
     usage: got,
   });
-}
-
-/** Large buffers that are used again: thrown away, they pile up faster than the collector takes them. */
-export class SpareBuffers {
-  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
-  readonly #most: number;
-
-  /** `most`: buffers kept. */
-  constructor(most: number) {
-    this.#most = most;
-  }
-  /** A buffer of at least `length` bytes, with anything in it. */
-  take(length: number): Uint8Array<ArrayBuffer> {
-    const at = this.#spare.findIndex((buffer) => buffer.length >= length);
-    const [found] = at < 0 ? [] : this.#spare.splice(at, 1);
-    return found ?? new Uint8Array(length);
-  }
-  /** Nobody uses the buffer any more. */
-  give(buffer: Uint8Array<ArrayBuffer>): void {
-    if (this.#spare.length >= this.#most) this.#spare.shift();
-    this.#spare.push(buffer);
-  }
 }
 
 /**
@@ -134,16 +113,4 @@ export function inPieces(source: ReadableStream<Uint8Array>): ReadableStream<Uin
     },
     cancel: (reason) => reader.cancel(reason),
   }, { highWaterMark: 0 });
-}
-
-/** Exactly `length` bytes of a stream in one buffer. Throws unavailable when it ends earlier. */
-export async function gather(source: ReadableStream<Uint8Array>, length: number): Promise<Uint8Array<ArrayBuffer>> {
-  const out = new Uint8Array(length);
-  let done = 0;
-  for await (const part of source) {
-    out.set(part.subarray(0, length - done), done);
-    done += Math.min(part.length, length - done);
-  }
-  if (done < length) throw new FsError("unavailable", `only ${done} of ${length} bytes could be read`);
-  return out;
 }

@@ -1,7 +1,9 @@
 /** `POST /v1/chunks` and `GET /v1/contents/HASH`: bytes by identity, for mounts. */
 import { FsError } from "../fs/error.ts";
 import { requireScope } from "./auth.ts";
-import { gather, inPieces, readBody, SpareBuffers } from "./body.ts";
+import { SpareBuffers } from "../store/spare_buffers.ts";
+import { readBody } from "./body.ts";
+import { contentAnswer } from "./content_answer.ts";
 import { parseRange } from "./byte_range.ts";
 import type { Call, ServerContext } from "./context.ts";
 import { methodNotAllowed } from "./file_routes.ts";
@@ -9,7 +11,6 @@ import { jsonResponse, PLAIN_HEADERS, problemResponse } from "./problem.ts";
 import { MAX_CHUNKS_BODY } from "./protocol.ts";
 import { decodeChunks } from "./wire.ts";
 
-const WHOLE = 4 * 1024 * 1024;
 /** For the bodies of `POST /v1/chunks`. */
 const bodies = new SpareBuffers(4);
 /** A mount that has a token for a subtree only could read the rest by identity. */
@@ -64,7 +65,6 @@ export async function contents(context: ServerContext, call: Call): Promise<Resp
   headers["content-length"] = String(length);
   const status = range.kind === "part" ? 206 : 200;
   if (call.method === "HEAD" || length === 0) return new Response(null, { status, headers });
-  const stream = fs.readContent(hash, offset, length, call.signal);
-  const body = length <= WHOLE ? await gather(stream, length) : inPieces(stream);
-  return new Response(body, { status, headers: { ...PLAIN_HEADERS, ...headers } });
+  const init = { status, headers: { ...PLAIN_HEADERS, ...headers } };
+  return await contentAnswer(context, { hash, offset, length, signal: call.signal }, init);
 }

@@ -485,7 +485,14 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
     }
   }
 
-  readContent(hash: string, offset: number, length: number, caller?: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+  readContent(
+    hash: string,
+    offset: number,
+    length: number,
+    caller?: AbortSignal,
+    spare?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    let memory = spare;
     if (length === 0) return Promise.resolve(new Uint8Array());
     return this.#bulk(caller, async (signal) => {
       const answer = await this.http.request({
@@ -494,7 +501,9 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         headers: { range: `bytes=${offset}-${offset + length - 1}` },
         signal,
       });
-      return await answer.bytes(length);
+      const into = memory;
+      memory = undefined;
+      return await answer.bytes(length, into);
     });
   }
 

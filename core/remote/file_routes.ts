@@ -5,7 +5,8 @@ import type { WriteOptions } from "../fs/contract.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
 import { kindOf, type Stat } from "../fs/stat.ts";
 import { requirePath, requireScope } from "./auth.ts";
-import { announcedLength, cutBody, gather, inPieces } from "./body.ts";
+import { announcedLength, cutBody } from "./body.ts";
+import { contentAnswer } from "./content_answer.ts";
 import { parseRange } from "./byte_range.ts";
 import { checkWriteConditions, notModified, rangeAllowed } from "./conditions.ts";
 import type { Call, ServerContext } from "./context.ts";
@@ -16,7 +17,6 @@ import { jsonResponse, PLAIN_HEADERS, problemResponse } from "./problem.ts";
 import { decodeUrlPath, parentOf } from "./url_path.ts";
 
 /** An answer up to this size is sent in one piece. */
-const WHOLE = 4 * 1024 * 1024;
 const LS_LIMIT = 1000;
 
 /** The path of the call, in the bearer's subtree, with its links followed unless the client asks for the link itself. */
@@ -113,9 +113,7 @@ async function readFile(context: ServerContext, call: Call, asked: string): Prom
   if (call.method === "HEAD") return new Response(null, { status, headers });
   if (length === 0 || stat.content === null) return new Response(new Uint8Array(length), { status, headers });
   // By identity: a write meanwhile does not change what this answer is made of.
-  const stream = context.core.fs.readContent(stat.content, offset, length, signal);
-  const body = length <= WHOLE ? await gather(stream, length) : inPieces(stream);
-  return new Response(body, { status, headers });
+  return await contentAnswer(context, { hash: stat.content, offset, length, signal }, { status, headers });
 }
 
 function octal(text: string | null, name: string): number | undefined {

@@ -25,8 +25,11 @@ export interface HttpAnswer {
   readonly response: Response;
   /** Throws timeout when nothing arrives for 15 s, unavailable when the connection breaks. */
   body(): AsyncGenerator<Uint8Array<ArrayBuffer>>;
-  /** All of it. `expected` bytes are allotted at once; more or fewer are `unavailable`. */
-  bytes(expected?: number): Promise<Uint8Array<ArrayBuffer>>;
+  /**
+   * All of it. `expected` bytes are allotted at once, or taken from `spare` when it is large enough (it is detached); more
+   * or fewer are `unavailable`.
+   */
+  bytes(expected?: number, spare?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>>;
   json(): Promise<unknown>;
 }
 
@@ -106,7 +109,44 @@ export class HttpClient {
         if (!finished) void reader.cancel().catch(() => {});
       }
     }
-    const bytes = async (expected?: number) => {
+    // One buffer travels to the network and back: nothing is allotted for the pieces.
+    const exactly = async (
+      from: ReadableStream<Uint8Array<ArrayBuffer>>,
+      expected: number,
+      spare?: Uint8Array<ArrayBuffer>,
+    ) => {
+      const reader = from.getReader({ mode: "byob" });
+      let buffer = spare !== undefined && spare.buffer.byteLength >= expected
+        ? spare.buffer
+        : new ArrayBuffer(expected);
+      let length = 0;
+      let finished = false;
+      try {
+        for (;;) {
+          watch.expect(STALL_MS);
+          const whole = length === expected;
+          // Behind what is expected there is nothing but the end.
+          const { done, value } = await reader.read(
+            whole ? new Uint8Array(1) : new Uint8Array(buffer, length, expected - length),
+          );
+          watch.rest();
+          if (value !== undefined && !whole) buffer = value.buffer;
+          if (done) break;
+          length += value.length;
+          if (length > expected) throw wrongLength(request, expected, length);
+        }
+        finished = true;
+      } catch (error) {
+        throw fail(error);
+      } finally {
+        watch.end();
+        if (!finished) void reader.cancel().catch(() => {});
+      }
+      if (length !== expected) throw wrongLength(request, expected, length);
+      return new Uint8Array(buffer, 0, expected);
+    };
+    const bytes = async (expected?: number, spare?: Uint8Array<ArrayBuffer>) => {
+      if (expected !== undefined && response.body !== null) return await exactly(response.body, expected, spare);
       const known = expected ?? Number(response.headers.get("content-length") ?? 0);
       let out = new Uint8Array(known);
       let length = 0;

@@ -183,8 +183,14 @@ export interface ServerLink {
   ): Promise<Calls[M]["result"]>;
   /** POST /v1/chunks. */
   putChunks(chunks: readonly { hash: Uint8Array; bytes: Uint8Array }[], signal?: AbortSignal): Promise<void>;
-  /** GET /v1/contents/HASH with Range: exactly the bytes. */
-  readContent(hash: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array<ArrayBuffer>>;
+  /** GET /v1/contents/HASH with Range: exactly the bytes. They may lie in the memory of `spare`, which is detached then. */
+  readContent(
+    hash: string,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+    spare?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>>;
   readonly connected: boolean;
   /** Called with the server's welcome at each (re)connect, before any push, and with the reason at each loss. */
   onUp(listener: (welcome: Welcome) => void): void;

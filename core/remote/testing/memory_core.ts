@@ -73,6 +73,11 @@ export function openMemoryCore(options: { readonly path?: string } = {}): Memory
       })());
     },
   };
+  fs.contentBytes = async (hash, offset, length) => {
+    const { size } = await view(hash);
+    const parts = fs.readContent?.(hash, offset, Math.min(length, size - offset));
+    return await new Response(parts ?? null).bytes();
+  };
   const tiers: Partial<Tiers> = { bits: 1, status: () => Promise.resolve([]) };
   return {
     index,
