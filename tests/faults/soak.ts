@@ -142,6 +142,11 @@ export async function soak(
   o: { minutes: number; seed: number; pace: number; out: string; say: (line: string) => void },
 ): Promise<SoakReport> {
   const problems: string[] = [];
+  // At once: an hour is long.
+  const found = (...lines: string[]) => {
+    for (const line of lines) o.say(`PROBLEM ${line}`);
+    problems.push(...lines);
+  };
   const samples: Sample[] = [];
   const cuts: number[] = [];
   const lifeMs = o.minutes * 60_000;
@@ -167,7 +172,7 @@ export async function soak(
     }).spawn();
     const take = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
       for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-        if (problems.length < 50) problems.push(...text.split("\n").filter((line) => line !== ""));
+        if (problems.length < 50) found(...text.split("\n").filter((line) => line !== ""));
       }
     };
     return { child, kind, reading: Promise.all([take(child.stdout), take(child.stderr)]) };
@@ -191,7 +196,7 @@ export async function soak(
       after = Math.min(after, await inodes());
     }
     o.say(`after drop_caches: ${before} inodes, then ${after}`);
-    if (before > 200 && after > before * 0.7) problems.push(`drop_caches leaves ${after} of ${before} inodes`);
+    if (before > 200 && after > before * 0.7) found(`drop_caches leaves ${after} of ${before} inodes`);
   };
   let nextCut = 30;
   let cutEnd = Infinity;
@@ -234,25 +239,25 @@ export async function soak(
     for (const { child, kind, reading } of children) {
       child.kill("SIGTERM");
       const late = setTimeout(() => {
-        problems.push(`${kind} did not end`);
+        found(`${kind} did not end`);
         child.kill("SIGKILL");
       }, 20_000);
       const { code } = await child.status;
       clearTimeout(late);
       await reading;
-      if (code !== 0) problems.push(`${kind} ended with ${code}`);
+      if (code !== 0) found(`${kind} ended with ${code}`);
     }
     for (const name of ["a", "b"]) {
       let done = false;
       for (let i = 0; i < 20 && !done; i++) done = await house.drain(name, 2000).catch(() => false);
-      if (!done) problems.push(`mount ${name} did not deliver everything`);
+      if (!done) found(`mount ${name} did not deliver everything`);
     }
     const { fuse } = await house.control("a", "stats") as unknown as { fuse: { requests: Record<string, number> } };
     requests = Object.values(fuse.requests).reduce((sum, n) => sum + n, 0);
     o.say(`requests of mount a: ${JSON.stringify(fuse.requests)}`);
   } catch (error) {
-    problems.push(error instanceof Error ? error.stack ?? error.message : String(error));
-    problems.push(house.log.slice(-3000));
+    found(error instanceof Error ? error.stack ?? error.message : String(error));
+    found(house.log.slice(-3000));
     for (const { child } of children) {
       try {
         child.kill("SIGKILL");
@@ -262,7 +267,7 @@ export async function soak(
     }
   }
   await write();
-  problems.push(...growth(samples));
+  found(...growth(samples));
   return { problems, samples: samples.length, requests };
 }
 
@@ -285,6 +290,5 @@ if (import.meta.main) {
   }
   const report = await soak({ minutes, seed: Number(values.seed), pace, out: values.out, say });
   say(`${report.samples} samples, ${report.requests} requests of mount a; ${values.out}.csv, ${values.out}.svg`);
-  for (const problem of report.problems) say(`PROBLEM ${problem}`);
   Deno.exit(report.problems.length > 0 ? 1 : 0);
 }
