@@ -97,6 +97,9 @@ class Other(Files):
 
 
 work = {"files": Files, "trees": Trees, "unlinked": Unlinked, "names": Names, "other": Other}[kind]()
+# The first step of each makes its folder; whoever looks into all of them begins when they are there.
+while kind == "names" and not stop and not all(os.path.isdir(f"{root}/{each}") for each in ("files", "other")):
+    time.sleep(0.1)
 n = 0
 while not stop:
     n += 1
