@@ -33,6 +33,8 @@ export interface Tools {
   readonly repository: string;
   /** A folder as a package manager would make it. */
   readonly modules: string;
+  /** A folder with a package.json, its lock file and a cache of the packages; null: they can't be had here. */
+  readonly packages: string | null;
 }
 
 /** How much of everything. */
