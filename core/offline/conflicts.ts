@@ -643,15 +643,18 @@ export class Conflicts {
   async #copied(out: Outgoing, op: Copy, error: FsError, round: Round): Promise<Step> {
     const { ino, content, size, holes = 0, baseContent = null, mode, time } = op;
     if (content === null) return () => null;
-    const list = this.#s.list();
-    const later = list.slice(list.indexOf(out) + 1);
-    if (later.some((each) => copyIn(each)?.ino === ino || (each.data?.ino === ino && each.data.expect !== undefined))) {
-      // Ours replaced it.
-      return () => {
-        this.#expectInstead(out, ino, content, baseContent, round);
-        return null;
-      };
-    }
+    // Ours, perhaps only while the server is asked.
+    const replaced = () => {
+      const list = this.#s.list();
+      return list.slice(list.indexOf(out) + 1).some((each) =>
+        !each.dropped && (copyIn(each)?.ino === ino || (each.data?.ino === ino && each.data.expect !== undefined))
+      );
+    };
+    const giveUp = () => {
+      this.#expectInstead(out, ino, content, baseContent, round);
+      return null;
+    };
+    if (replaced()) return giveUp;
     const ours = () => {
       const stack = this.#s.stacks.get(ino);
       return stack?.base === content ? stack : null;
@@ -661,9 +664,10 @@ export class Conflicts {
     const base = { base: content, baseSize: size, expect: baseContent };
     const data: JournaledData = { ino, size, floor, ranges: [], staging: null, ...base, time, ...attr };
     const stack = ours() ?? new LayerStack(content, size, holes);
-    out.salvage = list.some((other) => other.stack === stack && other.salvage);
+    out.salvage = this.#s.list().some((other) => other.stack === stack && other.salvage);
     const step = await this.#content(out, { data, stack }, error, round);
     return () => {
+      if (replaced()) return giveUp();
       const layer = new Layer(size, Number.MAX_SAFE_INTEGER);
       layer.frozen = true;
       layer.request = out.request;
@@ -706,6 +710,13 @@ export class Conflicts {
       };
     }
     const theirs = await this.#stat(data.ino);
+    // Nobody changed it: the server had only forgotten what was copied.
+    if (!out.salvage && theirs !== null && data.expect !== undefined && theirs.content === data.expect) {
+      return () => {
+        out.expect = data.expect;
+        return [];
+      };
+    }
     const node = replica.stat(data.ino) ?? replica.before(data.ino) ??
       blankStat(data.ino, S_IFREG | 0o600, data.time);
     const known = replica.tree.anyName(data.ino) ?? this.#s.lastName(data.ino);
@@ -730,13 +741,6 @@ export class Conflicts {
   ): Promise<Step> {
     const { replica } = this.#s;
     if (theirs === null) return await this.#contentRemoved(out, here, node, round);
-    // Nobody changed it: the server had only forgotten what was copied.
-    if (!out.salvage && data.expect !== undefined && theirs.content === data.expect) {
-      return () => {
-        out.expect = undefined;
-        return [];
-      };
-    }
     if (out.salvage || !this.#oursWins(node, theirs, data.time)) {
       return await this.#contentBeside(out, here, node, theirs, round);
     }

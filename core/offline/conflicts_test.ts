@@ -552,6 +552,97 @@ Deno.test(
     }),
 );
 
+for (const [wrote, forgotten] of [[false, true], [true, true], [true, false]] as const) {
+  const then = wrote ? " and written into" : "";
+  const why = forgotten ? "the server has forgotten" : "is refused";
+  Deno.test(
+    { name: `what is copied over${then} while an earlier copy that ${why} is settled counts`, ...unchecked },
+    () =>
+      copiers("client-wins", async (h) => {
+        const { a, b } = h;
+        if (forgotten) await forgetG(h);
+        else {
+          await a.write(1, "f", text("of a"));
+          await quiet([a]);
+        }
+        let [copied, patched] = [false, !wrote];
+        b.link.before = async (method) => {
+          if (method === "stat" && !copied && b.log.some((line) => line.startsWith("conflict: content"))) {
+            copied = true;
+            await b.copy(await b.at("h"), 1, "f");
+          } else if (method === "apply" && copied && !patched) {
+            patched = true;
+            await b.patch(await b.at("f"), 0, text("PATCH"));
+          }
+        };
+        await heal(h);
+        assert.ok(copied && patched);
+        const expected = wrote ? "PATCHh has" : "what h has";
+        assert.equal(await a.text("f"), expected);
+        assert.equal(await b.text("f"), expected);
+      }),
+  );
+}
+
+Deno.test({
+  name: "a forgotten copy of which not even the name is known any more is settled once",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool });
+  const b = await SimDevice.open({ server, name: "b", pool });
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  for (const name of ["f", "g"]) await a.write(dir, name, text(`what ${name} has`));
+  await quiet([a, b]);
+  await b.tree();
+  for (const name of ["f", "g"]) await b.text("dir", name);
+  b.link.disconnect();
+  await b.copy(await b.at("dir", "g"), dir, "f");
+  await a.write(dir, "g", text("another g"));
+  await quiet([a]);
+  await collect(server);
+  // So long away that all is asked for anew.
+  const { resumeFrom } = b.link;
+  b.link.resumeFrom = () => ({ ...resumeFrom(), after: null });
+  await b.link.connect();
+  await quiet([a, b]);
+  assert.equal(await a.text("dir", "f"), "what g has");
+  assert.deepEqual(await a.names(), ["dir"]);
+  await a.stop();
+  await b.stop();
+  await server.index.close();
+});
+
+Deno.test(
+  { name: "a later copy that is given up by hand takes no earlier one with it", ...unchecked },
+  () =>
+    copiers("keep-both", async (h) => {
+      const { a, b } = h;
+      await b.copy(await b.at("h"), 1, "f");
+      await a.write(1, "f", text("of a"));
+      await quiet([a]);
+      const cut = Promise.withResolvers<void>();
+      b.link.before = (method) => {
+        const settling = b.log.some((line) => line.startsWith("conflict: content"));
+        if (!settling || (method !== "stat" && method !== "lookup")) return Promise.resolve();
+        b.link.disconnect();
+        cut.resolve();
+        return Promise.reject(new FsError("unavailable", "cut"));
+      };
+      const alive = setInterval(() => {}, 1000);
+      await b.link.connect();
+      await cut.promise;
+      // The settlement ends.
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      b.link.before = () => Promise.resolve();
+      clearInterval(alive);
+      b.fs.dropJournal(b.fs.journal().items.at(-1)?.id ?? 0);
+      await heal(h);
+      assert.equal(await a.text("f"), "of a");
+      assert.equal(await copyOf(a), "what g has");
+    }),
+);
+
 for (const policy of ["keep-both", "client-wins"] as const) {
   Deno.test(
     {

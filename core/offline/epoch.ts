@@ -43,7 +43,7 @@ export function gated(link: ServerLink, stopped: () => string | null): ServerLin
       return error === null ? link.putChunks(chunks, signal) : Promise.reject(error);
     },
     // Immutable and verified: the same bytes whoever has them.
-    readContent: (hash, offset, length, signal) => link.readContent(hash, offset, length, signal),
+    readContent: (...what) => link.readContent(...what),
     get connected() {
       return link.connected && stopped() === null;
     },

@@ -16,7 +16,6 @@ import { etagOf, nodeJson } from "./node_json.ts";
 import { jsonResponse, PLAIN_HEADERS, problemResponse } from "./problem.ts";
 import { decodeUrlPath, parentOf } from "./url_path.ts";
 
-/** An answer up to this size is sent in one piece. */
 const LS_LIMIT = 1000;
 
 /** The path of the call, in the bearer's subtree, with its links followed unless the client asks for the link itself. */

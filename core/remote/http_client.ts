@@ -33,6 +33,9 @@ export interface HttpAnswer {
   json(): Promise<unknown>;
 }
 
+/** A buffer of so many bytes may travel to the network and back for each piece: with much larger ones that takes longer. */
+const TRAVELS = 16 * 1024 * 1024;
+
 export class HttpClient {
   readonly #peer: HttpPeer;
   readonly #url: string;
@@ -146,7 +149,9 @@ export class HttpClient {
       return new Uint8Array(buffer, 0, expected);
     };
     const bytes = async (expected?: number, spare?: Uint8Array<ArrayBuffer>) => {
-      if (expected !== undefined && response.body !== null) return await exactly(response.body, expected, spare);
+      if (expected !== undefined && expected <= TRAVELS && response.body !== null) {
+        return await exactly(response.body, expected, spare);
+      }
       const known = expected ?? Number(response.headers.get("content-length") ?? 0);
       let out = new Uint8Array(known);
       let length = 0;
