@@ -192,6 +192,8 @@ export class MountFs implements InodeFs {
   readonly #scene: JournalScene;
   #welcome: Welcome | null = null;
   #seq: number | null = null;
+  /** It is being said up to where changes of others are seen here. */
+  #hearing = false;
   #statFs: { at: number; value: StatFs } | null = null;
   /** Other devices that are connected; null: not known. */
   #others: number | null = null;
@@ -311,7 +313,10 @@ export class MountFs implements InodeFs {
     o.link.resumeFrom = () => ({ after: this.#seq, epoch: this.#replica.getMeta("epoch") });
     o.link.onUp((welcome) => this.#up(welcome));
     o.link.onDown((reason) => this.#down(reason));
-    o.link.onPush("changes", ({ seq, changes }) => this.#changes(seq, changes));
+    o.link.onPush("changes", ({ seq, changes }) => {
+      this.#changes(seq, changes);
+      if (changes.length > 0) void this.#hear();
+    });
     o.link.onPush("durable", ({ request }) => this.#delivery.durable(request));
     o.link.onPush("busy", ({ ino, pending }) => {
       if (pending) this.#busy.add(ino);
@@ -492,6 +497,7 @@ export class MountFs implements InodeFs {
       if (this.#welcome !== welcome || this.#modes.mode !== "online") return;
       this.#delivery.up(welcome.lastRequest);
       this.#catchUp();
+      void this.#hear();
       this.#listSoon(ROOT_INO);
       this.#pins.all();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
@@ -552,6 +558,21 @@ export class MountFs implements InodeFs {
     for (const { ino } of changes) this.#pins.changed(ino);
     for (const [what, ours] of this.#applied) if (ours <= seq) this.#applied.delete(what);
     this.#setSeq(seq);
+  }
+  /** Says up to where changes of others are seen here: in the replica, and by the kernel. */
+  async #hear(): Promise<void> {
+    if (this.#hearing) return;
+    this.#hearing = true;
+    try {
+      for (let said = -1; said < (this.#seq ?? 0);) {
+        const seq = this.#seq ?? 0;
+        await this.#notifier?.told?.();
+        this.#o.link.call("heard", { seq }).catch(() => {});
+        said = seq;
+      }
+    } finally {
+      this.#hearing = false;
+    }
   }
   /** Right after a new connection an answer to a change of ours may overtake news that is older than it. */
   #isOlder(what: string | number, seq: number): boolean {

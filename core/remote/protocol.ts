@@ -151,6 +151,8 @@ export interface Calls {
   ping: { params: null; result: number };
   /** What was held back when the `hurry` push with this number came has been told. */
   hurried: { params: { n: number }; result: null };
+  /** Changes up to this number have been taken in: nobody here sees anything older. The first one after the hello asks to be waited for. */
+  heard: { params: { seq: number }; result: null };
 }
 export type Method = keyof Calls;
 

@@ -342,6 +342,11 @@ class Server implements RemoteServer, SessionHub {
     const [only] = this.#sessions.values();
     if (this.#sessions.size === 1 && only !== undefined && only.device !== except) await only.hurry();
   }
+  async heard(seq: number, except: number): Promise<unknown> {
+    if (this.#sessions.size < 2) return;
+    const others = [...this.#sessions.values()].filter(({ device }) => device !== except);
+    return await Promise.all(others.map((session) => session.hears(seq)));
+  }
   #tellPeers(): void {
     for (const session of this.#sessions.values()) session.tellPeers(this.peers());
   }

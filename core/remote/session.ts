@@ -43,6 +43,8 @@ export interface SessionHub {
   readonly voidSeq: number;
   /** Nobody holds back what somebody else than the device `except` has closed. Resolves in bounded time. */
   hurried(except: number): Promise<void>;
+  /** All sessions but that of the device `except` have taken in the changes up to `seq`. Resolves in bounded time. */
+  heard(seq: number, except: number): Promise<unknown>;
   /** The session has said who it is; an earlier session of the device has to go. */
   joined(session: Session): void;
   left(session: Session): void;
@@ -61,6 +63,8 @@ const MESSAGE_BYTES = 1024 * 1024;
 const MAX_RUNNING = 10_000;
 /** How long others wait at most for what a lone client holds back, milliseconds. */
 const HURRY_MS = 2000;
+/** How long a change waits at most until another client has taken it in, milliseconds. */
+const HEAR_MS = 50;
 /** Answers that are ready within so many turns of the microtask queue share a message. */
 const GATHER_TURNS = 12;
 
@@ -86,6 +90,12 @@ export class Session implements SocketEvents {
   #stopFeed: () => void = () => {};
   #hurries = 0;
   readonly #hurrying = new Map<number, () => void>();
+  /** The last change of others that was told, and up to where the client has taken them in. */
+  #foreignSeq = 0;
+  #heardSeq = 0;
+  /** It takes changes in at once; not waited for before it shows that (again). */
+  #prompt = false;
+  #hearing: { readonly seq: number; readonly done: () => void }[] = [];
   /** It let a hurry pass without a word: not asked again before it speaks. */
   #silent = false;
 
@@ -109,6 +119,7 @@ export class Session implements SocketEvents {
     this.#stopFeed();
     this.#out = [];
     for (const done of this.#hurrying.values()) done();
+    for (const { done } of this.#hearing) done();
     if (this.#device !== null) this.#hub.left(this);
   }
 
@@ -260,6 +271,7 @@ export class Session implements SocketEvents {
       const seq = told.at(-1)?.seq ?? this.#cursor;
       const changes = await attachStats(index, told.filter((c) => c.device !== this.device));
       this.#cursor = seq;
+      if (changes.length > 0) this.#foreignSeq = seq;
       this.#send(encodePush("changes", { seq, changes }));
     }
   }
@@ -272,8 +284,27 @@ export class Session implements SocketEvents {
       this.#gather();
     } else {
       this.#ownSeq = 0;
+      this.#foreignSeq = batch.lastSeq;
       this.#send(batch.frame);
     }
+  }
+  /**
+   * The client has taken in the changes up to `seq`, or it can't be waited for: who opens a file there after this reads no
+   * older version. A client that lets the time pass is not waited for again before it has caught up.
+   */
+  async hears(seq: number): Promise<void> {
+    const upTo = Math.min(seq, this.#foreignSeq);
+    if (!this.#prompt || upTo <= this.#heardSeq || this.#ended.signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#hearing.push({ seq: upTo, done: resolve });
+    // Not with the next turn: it is waited for.
+    this.#flush();
+    const cancel = this.#hub.clock.after(HEAR_MS, () => {
+      this.#prompt = false;
+      resolve();
+    }, true);
+    await promise;
+    cancel();
   }
   tellBusy(ino: number, pending: boolean): void {
     if (this.#greeted) this.#send(encodePush("busy", { ino, pending }));
@@ -450,6 +481,14 @@ export class Session implements SocketEvents {
     ping() {
       return this.#hub.core.index.lastSeq();
     },
+    heard({ seq }) {
+      this.#heardSeq = Math.max(this.#heardSeq, seq);
+      if (this.#heardSeq >= this.#foreignSeq) this.#prompt = true;
+      const waiting = this.#hearing;
+      this.#hearing = waiting.filter((each) => each.seq > this.#heardSeq);
+      for (const each of waiting) if (each.seq <= this.#heardSeq) each.done();
+      return Promise.resolve(null);
+    },
     hurried({ n }) {
       this.#hurrying.get(n)?.();
       return Promise.resolve(null);
@@ -505,6 +544,7 @@ export class Session implements SocketEvents {
     // Others hear of it no later than the sender knows that it is done (close-to-open).
     await feed.told();
     const { done, stats, seq, repeated } = written.value;
+    await this.#hub.heard(seq, this.device);
     return { done, stats, seq, repeated };
   }
 

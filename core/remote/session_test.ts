@@ -153,6 +153,56 @@ Deno.test("others hear of a change with the node as it is, the sender only that 
   for (const push of await own) assert.deepEqual(push.changes, []);
 });
 
+Deno.test("a change is answered when the others have taken it in; who lets the time pass is not waited for", async () => {
+  await using r = await rig();
+  const [a, b] = [r.connect(), r.connect()];
+  const { device } = await a.ready();
+  const { seq } = await b.ready();
+  await b.call("heard", { seq });
+  const order: string[] = [];
+  let answer: (seq: number) => Promise<void> = async (seq) => {
+    // Longer than a message takes, and well within the time.
+    await new Promise((resolve) => setTimeout(resolve, 15));
+    order.push("heard");
+    await b.call("heard", { seq });
+  };
+  b.onPush("changes", ({ seq, changes }) => changes.length > 0 && void answer(seq));
+  const apply = async (n: number) => {
+    await a.call("apply", call(n, [create(device * INO_STRIDE + n, `f${n}`)]));
+    order.push(`applied ${n}`);
+  };
+  await apply(1);
+  await Promise.all([apply(2), apply(3)]);
+  assert.deepEqual(order.filter((each) => each !== "heard"), ["applied 1", "applied 2", "applied 3"]);
+  assert.equal(order[0], "heard");
+  assert.ok(order.indexOf("heard", 2) < order.indexOf("applied 2"), order.join());
+  // Silent: the first change waits for its time, the next ones do not wait.
+  let last = 0;
+  answer = (seq) => {
+    last = seq;
+    return Promise.resolve();
+  };
+  const began = performance.now();
+  await apply(4);
+  const waited = performance.now() - began;
+  const waits: number[] = [];
+  for (let n = 5; n < 25; n++) {
+    const begin = performance.now();
+    await apply(n);
+    waits.push(performance.now() - begin);
+  }
+  assert.ok(waits.filter((ms) => ms < waited).length > 10, `${waited} and then ${waits}`);
+  // Caught up, it is waited for again.
+  await b.call("heard", { seq: last });
+  order.length = 0;
+  answer = async (seq) => {
+    order.push("heard");
+    await b.call("heard", { seq });
+  };
+  await apply(25);
+  assert.deepEqual(order, ["heard", "applied 25"]);
+});
+
 Deno.test("a client that comes back is told exactly what it missed, page by page", async () => {
   await using r = await rig();
   const a = r.connect();

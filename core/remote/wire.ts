@@ -296,6 +296,7 @@ export const CALLS: CallCodecs = {
   freeName: { params: record({ parent: ino, name: wireName }), result: nothing },
   ping: { params: nothing, result: integer(Number.MIN_SAFE_INTEGER) },
   hurried: { params: record({ n: natural }), result: nothing },
+  heard: { params: record({ seq: natural }), result: nothing },
 };
 
 type PushCodecs = { readonly [K in PushKind]: Codec<Pushes[K]> };

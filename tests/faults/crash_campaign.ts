@@ -113,7 +113,13 @@ class Loads {
     };
     for (const child of children) kill(child.pid, "SIGTERM");
     const ended = Promise.all(children.map((child) => child.status)).then(() => true);
-    const inTime = async (ms: number) => await Promise.race([ended, sleep(ms).then(() => false)]);
+    const inTime = async (ms: number) => {
+      const late = Promise.withResolvers<boolean>();
+      const timer = setTimeout(() => late.resolve(false), ms);
+      const done = await Promise.race([ended, late.promise]);
+      clearTimeout(timer);
+      return done;
+    };
     if (!await inTime(10_000)) {
       const before = new Set(children.flatMap((child) => group(child.pid)));
       if (!await inTime(5000)) {

@@ -280,6 +280,8 @@ export class FakeLink implements ServerLink {
         }
         case "statFs":
           return { total: 1e12, free: 5e11, files: 10, freeFiles: 1e9 };
+        case "heard":
+          return null;
         case "hurried":
           for (const resolve of this.#hurrying.splice(0)) resolve();
           return null;
