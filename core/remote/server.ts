@@ -282,7 +282,11 @@ class Server implements RemoteServer, SessionHub {
     if (!changes) return await route(this.context, call);
     return await once(this.core.index, access.id, request, async () => {
       try {
-        return await route(this.context, call);
+        const answer = await route(this.context, call);
+        // Who opens the file on a mount after this sees it.
+        await this.feed.told();
+        await this.heard(await this.core.index.lastSeq(), 0);
+        return answer;
       } catch (error) {
         // A failure is an answer too: the same one next time.
         if (request.headers.has("idempotency-key")) return problemResponse(error);
@@ -298,7 +302,8 @@ class Server implements RemoteServer, SessionHub {
     }
     const rate = this.#rates.of(access.id === "open" ? `at ${peer?.hostname ?? "here"}` : access.id);
     return acceptSocket(request, (socket) => {
-      const session = new Session(this, socket, access, rate);
+      const near = peer === null || isLoopback(peer.hostname);
+      const session = new Session(this, socket, access, rate, near);
       this.#all.add(session);
       const closed = Promise.withResolvers<void>();
       this.#sockets.add(closed.promise);
@@ -343,7 +348,6 @@ class Server implements RemoteServer, SessionHub {
     if (this.#sessions.size === 1 && only !== undefined && only.device !== except) await only.hurry();
   }
   async heard(seq: number, except: number): Promise<unknown> {
-    if (this.#sessions.size < 2) return;
     const others = [...this.#sessions.values()].filter(({ device }) => device !== except);
     return await Promise.all(others.map((session) => session.hears(seq)));
   }

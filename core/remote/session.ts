@@ -64,7 +64,10 @@ const MAX_RUNNING = 10_000;
 /** How long others wait at most for what a lone client holds back, milliseconds. */
 const HURRY_MS = 2000;
 /** How long a change waits at most until another client has taken it in, milliseconds. */
-const HEAR_MS = 50;
+const HEAR_MS = 1000;
+/** A client that never took one of so many changes in faster than this is far away: nobody waits for it. */
+const NEAR_MS = 25;
+const NEAR_TRIES = 20;
 /** Answers that are ready within so many turns of the microtask queue share a message. */
 const GATHER_TURNS = 12;
 
@@ -95,11 +98,18 @@ export class Session implements SocketEvents {
   #heardSeq = 0;
   /** It takes changes in at once; not waited for before it shows that (again). */
   #prompt = false;
+  /** A change whose way there and back is timed: its number and when it was told; 0: none. */
+  #timedSeq = 0;
+  #timedAt = 0;
+  #timed = 0;
+  #near: boolean;
   #hearing: { readonly seq: number; readonly done: () => void }[] = [];
   /** It let a hurry pass without a word: not asked again before it speaks. */
   #silent = false;
 
-  constructor(hub: SessionHub, socket: Socket, access: Access, rate: Rate) {
+  /** `near`: on this machine. */
+  constructor(hub: SessionHub, socket: Socket, access: Access, rate: Rate, near: boolean) {
+    this.#near = near;
     this.#hub = hub;
     this.#socket = socket;
     this.access = access;
@@ -285,6 +295,10 @@ export class Session implements SocketEvents {
     } else {
       this.#ownSeq = 0;
       this.#foreignSeq = batch.lastSeq;
+      if (this.#timedSeq === 0) {
+        this.#timedSeq = batch.lastSeq;
+        this.#timedAt = this.#hub.clock.monotonic();
+      }
       this.#send(batch.frame);
     }
   }
@@ -294,7 +308,8 @@ export class Session implements SocketEvents {
    */
   async hears(seq: number): Promise<void> {
     const upTo = Math.min(seq, this.#foreignSeq);
-    if (!this.#prompt || upTo <= this.#heardSeq || this.#ended.signal.aborted) return;
+    const far = !this.#near && this.#timed >= NEAR_TRIES;
+    if (!this.#prompt || far || upTo <= this.#heardSeq || this.#ended.signal.aborted) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#hearing.push({ seq: upTo, done: resolve });
     // Not with the next turn: it is waited for.
@@ -484,6 +499,12 @@ export class Session implements SocketEvents {
     heard({ seq }) {
       this.#heardSeq = Math.max(this.#heardSeq, seq);
       if (this.#heardSeq >= this.#foreignSeq) this.#prompt = true;
+      if (this.#timedSeq > 0 && this.#heardSeq >= this.#timedSeq) {
+        this.#timed++;
+        // One that was fast once is near, and only busy when it is not.
+        if (this.#hub.clock.monotonic() - this.#timedAt <= NEAR_MS) this.#near = true;
+        this.#timedSeq = 0;
+      }
       const waiting = this.#hearing;
       this.#hearing = waiting.filter((each) => each.seq > this.#heardSeq);
       for (const each of waiting) if (each.seq <= this.#heardSeq) each.done();

@@ -209,6 +209,18 @@ test("two mounts of one server show each other what they did", async (t) => {
       b,
     );
   });
+  await t.step("the same on a busy machine, also where the other has just seen that there is nothing", async () => {
+    await sh(
+      `busy=; trap 'kill $busy' EXIT
+      for i in 1 2 3; do timeout 45 sh -c 'while :; do :; done' > /dev/null 2>&1 & busy="$busy $!"; done
+      for i in $(seq 30); do
+        [ ! -e "$2/busy $i" ]; echo one > "$1/busy $i"; [ "$(cat "$2/busy $i")" = one ]
+        echo two > "$2/busy $i"; [ "$(cat "$1/busy $i")" = two ]
+      done`,
+      a,
+      b,
+    );
+  });
   await t.step("rename, unlink, chmod and attributes are seen by the other", async () => {
     // Names and attributes travel behind the program's back: they are there soon, not at once.
     await sh(
