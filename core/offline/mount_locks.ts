@@ -41,6 +41,8 @@ interface LockedFile {
   inLine: number;
   /** Requests the server has not answered. */
   asking: number;
+  /** It was asked back while the answer to one of them was on its way. */
+  recalled: boolean;
   /** It is being given back. */
   returning: boolean;
   /** A look at what was released waits in the line. */
@@ -163,7 +165,15 @@ export class MountLocks {
   #file(ino: number): LockedFile {
     let file = this.#files.get(ino);
     if (file === undefined) {
-      file = { line: Promise.resolve(), inLine: 0, asking: 0, returning: false, reconciling: null, lastUse: 0 };
+      file = {
+        line: Promise.resolve(),
+        inLine: 0,
+        asking: 0,
+        recalled: false,
+        returning: false,
+        reconciling: null,
+        lastUse: 0,
+      };
       this.#files.set(ino, file);
     }
     return file;
@@ -287,7 +297,10 @@ export class MountLocks {
       const answer = await asked;
       if (answer.state === "granted") {
         this.#there.put(lock.ino, lock.family, lock);
-        if (answer.own) this.#own.add(lock.ino);
+        if (answer.own) {
+          this.#own.add(lock.ino);
+          if (file.recalled) void this.#giveBack(lock.ino);
+        }
         if (signal.aborted) {
           // The caller was told EINTR and got it all the same: what was held before stands, the server gets back the rest.
           if (!this.#own.has(lock.ino)) void this.#reconcile(lock.ino);
@@ -301,6 +314,7 @@ export class MountLocks {
     } finally {
       signal.removeEventListener("abort", giveUp);
       file.asking--;
+      if (file.asking === 0) file.recalled = false;
       this.#tidy(lock.ino);
     }
   }
@@ -383,7 +397,13 @@ export class MountLocks {
   async #giveBack(ino: number): Promise<void> {
     if (this.#claiming !== null) await this.#claiming;
     // Asked twice, it is given once: what is held then is the server's to know already.
-    if (!this.#up || !this.#own.has(ino)) return;
+    if (!this.#up) return;
+    if (!this.#own.has(ino)) {
+      // It may overtake the answer that leaves the file to us.
+      const asked = this.#files.get(ino);
+      if (asked !== undefined && asked.asking > 0) asked.recalled = true;
+      return;
+    }
     const file = this.#file(ino);
     if (file.returning) return;
     file.returning = true;

@@ -258,7 +258,11 @@ Deno.test("counters under locks: no addition is lost, whatever connections break
       );
       for (const mount of mounts) mount.locks.close();
     }),
-    { numRuns: Number(Deno.env.get("RUNS") ?? 100) },
+    {
+      numRuns: Number(Deno.env.get("RUNS") ?? 100),
+      // A recall that overtook the answer that left the file to the mount was not heeded.
+      examples: [[1839010134, 3, false]],
+    },
   );
 });
 
