@@ -1,9 +1,9 @@
 /**
  * `deno task test`: runs every test, with what the tests share (the compiled program, a real S3 server) made once, and
- * ends with one line, `N passed, N failed, N skipped`. Options: `--unit` (neither program nor S3 server, no mounts), and
- * paths that limit the run. Mounts, processes and files the tests leave behind count as a failure.
+ * ends with what failed, each with the beginning of its error, and one line, `N passed, N failed, N skipped`. Options:
+ * `--unit` (neither program nor S3 server, no mounts), and paths that limit the run. Mounts, processes and files the tests leave behind count as a failure.
  */
-import { countJunit, type Counts } from "./lib/junit.ts";
+import { countJunit, type Counts, type Failure, failuresInJunit } from "./lib/junit.ts";
 import { run } from "./lib/run.ts";
 import { newestSource } from "./lib/sources.ts";
 import { sweep } from "./lib/sweep.ts";
@@ -15,6 +15,8 @@ const LIMIT_MS = Number(Deno.env.get("ANYFS_TEST_LIMIT_SECS") ?? 780) * 1000;
 /** Tests in these folders mount or start daemons: one file at a time, after the others. */
 const SERIAL = /^(tests\/(e2e|faults)|fuse)\//;
 const MARK = "ANYFS_TEST_RUN";
+/** Lines of one error that are told again at the end; all of it stands where the test ran. */
+const ERROR_LINES = 12;
 
 function testFiles(paths: readonly string[]): string[] {
   const found: string[] = [];
@@ -52,8 +54,18 @@ interface Group {
   readonly parallel: boolean;
 }
 
-async function runGroup(group: Group, env: Record<string, string>, work: string, left: () => number): Promise<Counts> {
-  if (group.files.length === 0) return { passed: 0, failed: 0, skipped: 0 };
+interface GroupResult {
+  readonly counts: Counts;
+  readonly failures: readonly Failure[];
+}
+
+async function runGroup(
+  group: Group,
+  env: Record<string, string>,
+  work: string,
+  left: () => number,
+): Promise<GroupResult> {
+  if (group.files.length === 0) return { counts: { passed: 0, failed: 0, skipped: 0 }, failures: [] };
   console.log(`\n== ${group.title}: ${group.files.length} files`);
   const report = `${work}/${group.parallel ? "parallel" : "serial"}.xml`;
   const result = await run([
@@ -68,9 +80,10 @@ async function runGroup(group: Group, env: Record<string, string>, work: string,
   ], { cwd: ROOT, env, inherit: true, timeoutMs: left() });
   const xml = await Deno.readTextFile(report).catch(() => null);
   const counts = xml === null ? { passed: 0, failed: 0, skipped: 0 } : countJunit(xml);
-  if (result.code === 0 || counts.failed > 0) return counts;
-  console.log(result.code === 124 ? `the time limit ended: ${group.title}` : `deno test ended with ${result.code}`);
-  return { ...counts, failed: 1 };
+  const failures = xml === null ? [] : failuresInJunit(xml);
+  if (result.code === 0 || counts.failed > 0) return { counts, failures };
+  const error = result.code === 124 ? "the time limit ended it" : `deno test ended with ${result.code}`;
+  return { counts: { ...counts, failed: 1 }, failures: [...failures, { test: group.title, error }] };
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -84,31 +97,42 @@ async function main(args: readonly string[]): Promise<number> {
   const mark = crypto.randomUUID();
   const env: Record<string, string> = { [MARK]: mark, TMPDIR: work, DENO_JOBS: String(navigator.hardwareConcurrency) };
   const total = { passed: 0, failed: 0, skipped: 0 };
+  const failures: Failure[] = [];
   const add = (counts: Counts) => {
     total.passed += counts.passed;
     total.failed += counts.failed;
     total.skipped += counts.skipped;
   };
+  const fail = (test: string, error: string) => {
+    add({ passed: 0, failed: 1, skipped: 0 });
+    failures.push({ test, error });
+  };
+  const runAll = async (group: Group) => {
+    const result = await runGroup(group, env, work, left);
+    add(result.counts);
+    failures.push(...result.failures);
+  };
   const serial = files.filter((file) => SERIAL.test(file));
   if (!unit) {
     if (await buildWhenStale()) env["ANYFS_BIN"] = `${ROOT}/dist/anyfs`;
-    else add({ passed: 0, failed: 1, skipped: 0 });
+    else fail("dist/anyfs", "can't be built");
   }
   const s3 = unit ? null : await startS3(ROOT, work, { [MARK]: mark });
   Object.assign(env, s3?.env ?? {});
   try {
     const parallel = files.filter((file) => !SERIAL.test(file));
-    add(await runGroup({ title: "unit and conformance", files: parallel, parallel: true }, env, work, left));
-    if (!unit) {
-      add(await runGroup({ title: "mounts and daemons", files: serial, parallel: false }, env, work, left));
-    } else if (serial.length > 0) console.log(`\nnot run with --unit: ${serial.length} files that mount`);
+    await runAll({ title: "unit and conformance", files: parallel, parallel: true });
+    if (!unit) await runAll({ title: "mounts and daemons", files: serial, parallel: false });
+    else if (serial.length > 0) console.log(`\nnot run with --unit: ${serial.length} files that mount`);
   } finally {
     await s3?.stop();
   }
   const leftovers = await sweep(work, `${MARK}=${mark}`);
-  for (const leftover of leftovers) console.log(`left behind by the tests: ${leftover}`);
-  if (leftovers.length > 0) add({ passed: 0, failed: 1, skipped: 0 });
+  if (leftovers.length > 0) fail("left behind by the tests", leftovers.join("\n"));
   await Deno.remove(work, { recursive: true }).catch((error) => console.log(`can't remove ${work}: ${error.message}`));
+  for (const { test, error } of failures) {
+    console.log(`FAILED ${test}\n  ${error.split("\n").slice(0, ERROR_LINES).join("\n  ")}`);
+  }
   console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   return total.failed === 0 ? 0 : 1;
 }

@@ -871,6 +871,10 @@ export class MountFs implements InodeFs {
     if (known !== undefined) return known;
     return this.#fetchStat(ino);
   }
+  /** Null: it is not known here. Nobody is asked: an answer that nobody waits for would be an error of the whole mount. */
+  #statOr(ino: number): Stat | null {
+    return this.#open.get(ino)?.orphan ?? this.#replica.stat(ino) ?? this.#removed.get(ino) ?? null;
+  }
   async #fetchStat(ino: number): Promise<Stat> {
     const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
     if (since.nodes.has(ino)) {
@@ -1377,8 +1381,8 @@ export class MountFs implements InodeFs {
   open(ino: number, flags: number, caller: Caller): Awaitable<OpenResult> {
     const writes = (flags & 3) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
-    const node = this.#stat(ino);
-    if (node instanceof Promise || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
+    const node = this.#statOr(ino);
+    if (node === null || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
       return this.#openSlowly(ino, flags, caller);
     }
     return this.#reader(ino, flags, this.#openHandle(node));
@@ -1418,8 +1422,8 @@ export class MountFs implements InodeFs {
     if ((flags & 3) !== 0) return result;
     // Of what is read from the kernel's pages nothing is heard here, and this read is to be.
     if (result.keepCache && handle?.unread === true) {
-      const node = this.#stat(ino);
-      if (!(node instanceof Promise) && this.#accessed.isDue(node)) result.keepCache = false;
+      const node = this.#statOr(ino);
+      if (node !== null && this.#accessed.isDue(node)) result.keepCache = false;
     }
     if (this.#locks.indifferent(ino)) result.noFlush = true;
     const retained = this.#o.passthrough === true ? this.#open.get(ino)?.retained ?? null : null;
@@ -1469,8 +1473,8 @@ export class MountFs implements InodeFs {
     const handle = this.#handles.get(fh);
     if (handle === undefined || !handle.unread) return;
     handle.unread = false;
-    const node = this.#stat(ino);
-    if (!(node instanceof Promise)) this.#accessed.read(node);
+    const node = this.#statOr(ino);
+    if (node !== null) this.#accessed.read(node);
   }
   read(ino: number, fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
     this.#countRead(ino, fh);

@@ -914,4 +914,27 @@ async function contentOf(server: FakeServer, ino: number): Promise<string | null
 function same(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
+Deno.test({
+  name: "a file that is gone when it is opened is an error of the call, not of the mount",
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  const server = new FakeServer();
+  const pool = new ChunkPool({ workers: 1 });
+  const d = await SimDevice.open({ server, name: "d", pool });
+  await d.names();
+  const unhandled: unknown[] = [];
+  const note = (event: PromiseRejectionEvent) => {
+    event.preventDefault();
+    unhandled.push(event.reason);
+  };
+  globalThis.addEventListener("unhandledrejection", note);
+  await assert.rejects(async () => await d.fs.open(987_654, 0, caller), /no longer exists/);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  globalThis.removeEventListener("unhandledrejection", note);
+  assert.deepEqual(unhandled, []);
+  await d.stop();
+  pool.close();
+});
+
 Deno.test({ name: "close the pool", sanitizeOps: false, sanitizeResources: false }, () => pool.close());
