@@ -1161,10 +1161,11 @@ export class Session {
 
   #openDirectory(ino: number): void {
     const fh = this.#nextDirectory++;
-    this.#directories.set(fh, new Directory(ino, (after, limit) => this.#fs.readdir(ino, after, limit)));
+    const { keepCache, counts } = this.#fs.opendir?.(ino, this.#u32(10)) ?? { keepCache: true, counts: true };
+    this.#directories.set(fh, new Directory(ino, (after, limit) => this.#fs.readdir(ino, after, limit, counts)));
     const out = this.#out32;
     this.#put64(4, fh);
-    out[6] = this.#fs.cacheDirs ? OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE : 0;
+    out[6] = this.#fs.cacheDirs ? OpenFlag.CACHE_DIR | (keepCache ? OpenFlag.KEEP_CACHE : 0) : 0;
     out[7] = 0;
     if (!this.#send(OPEN_OUT)) this.#directories.delete(fh);
   }
@@ -1199,8 +1200,10 @@ export class Session {
       if (cookie === 0) {
         name = ".";
         ino = directory.ino;
-      } else if (cookie === 1) name = "..";
-      else {
+      } else if (cookie === 1) {
+        name = "..";
+        ino = this.#fs.parentOf?.(directory.ino) ?? UNKNOWN_INO;
+      } else {
         const entry: DirEntry | undefined = directory.entry(cookie - 2);
         if (entry === undefined) break;
         name = entry.name;

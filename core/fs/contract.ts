@@ -122,7 +122,7 @@ export interface StatFs {
   /** Bytes. */
   readonly total: number;
   readonly free: number;
-  /** Nodes. */
+  /** Nodes there can be, and how many of them there are not yet (statvfs f_files, f_ffree). */
   readonly files: number;
   readonly freeFiles: number;
 }

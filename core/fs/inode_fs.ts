@@ -130,8 +130,18 @@ export interface InodeFs {
   fsync(ino: number, fh: number, dataOnly: boolean): Awaitable<void>;
   /** The last descriptor is gone. `flock`: drop flock locks of the owner. */
   release(ino: number, fh: number, lockOwner: bigint, flock: boolean): void;
-  /** A snapshot-free cursor: entries after `after` (null = start), at most `limit`, in a stable order. */
-  readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]>;
+  /**
+   * A directory is opened to be listed, with O_* of linux/fcntl.h. `keepCache`: the kernel may list what it has cached;
+   * `counts`: for `readdir`. Never asks anybody. Without it both are true.
+   */
+  opendir?(ino: number, flags: number): { keepCache: boolean; counts: boolean };
+  /** The node `..` names; null when it is not known. */
+  parentOf?(ino: number): number | null;
+  /**
+   * A snapshot-free cursor: entries after `after` (null = start), at most `limit`, in a stable order. Is access of the
+   * directory, unless `counts` is false (O_NOATIME).
+   */
+  readdir(ino: number, after: string | null, limit: number, counts?: boolean): Awaitable<DirEntry[]>;
   /** May the kernel cache the listing (FOPEN_CACHE_DIR|KEEP_CACHE)? It is told by invalidateInode(dir, true) when it changed. */
   readonly cacheDirs: boolean;
   fsyncdir(ino: number): Awaitable<void>;

@@ -776,10 +776,12 @@ export class TieredFs implements IndexedFs {
   }
   async statFs(): Promise<StatFs> {
     const { nodes } = await this.#index.counts();
-    return { ...await this.#o.space(), files: nodes, freeFiles: Number.MAX_SAFE_INTEGER - nodes };
+    return { ...await this.#o.space(), files: MAX_NODES, freeFiles: MAX_NODES - nodes };
   }
 }
 
+/** A bound for `df -i`: nothing else depends on it. */
+const MAX_NODES = 2 ** 40;
 /** The manifest of no bytes. */
 const EMPTY = decodeManifest(encodeManifest([]).blob);
 /** Somebody else changed what the operation was based on. */

@@ -27,11 +27,15 @@ import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   FALLOC_FL_ZERO_RANGE,
+  FMODE_EXEC,
   ftruncateFd,
   makeFolderNow,
+  O_ACCMODE,
   O_EXCL,
   O_NOATIME,
+  O_RDONLY,
   O_TRUNC,
+  O_WRONLY,
   statVfs,
   unlinkPath,
 } from "../platform/posix.ts";
@@ -56,7 +60,7 @@ import { sendAgain } from "./send_again.ts";
 import { Replica, type Touched } from "./replica.ts";
 import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
-import { changedBy, UnnamedXattrs, withAttr } from "./unnamed.ts";
+import { changedBy, type RetainedContent, type UnnamedNode, UnnamedXattrs, withAttr } from "./unnamed.ts";
 import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
 
 export type WritePolicy = "back" | "through";
@@ -123,23 +127,19 @@ interface Since {
 interface OpenNode {
   readonly ino: number;
   opens: number;
-  /** The node's attributes after its last name went; null while it has a name. */
-  orphan: Stat | null;
-  /** Its extended attributes while it has no name. */
-  xattrs: UnnamedXattrs | null;
+  /** How many of them run it. */
+  running: number;
   /** It has no extended attributes: the kernel asks at the first write to each file. */
   plain: boolean;
-  /** Made without a name (O_TMPFILE): it can still get one. */
-  temporary: boolean;
-  /** Contents retained in the cache. */
-  retained: { hash: string; size: number } | null;
+  retained: RetainedContent | null;
 }
 
 interface Handle {
   readonly ino: number;
   created: Outgoing | null;
-  /** Its next read is one that may count as access. */
-  unread: boolean;
+  /** Reading through it counts as access (not O_NOATIME, not a read-only mount). */
+  readonly counts: boolean;
+  readonly runs: boolean;
 }
 
 export class MountFs implements InodeFs {
@@ -164,8 +164,7 @@ export class MountFs implements InodeFs {
   readonly #handles = new Map<number, Handle>();
   readonly #accessed: AccessTimes;
   readonly #busy = new Set<number>();
-  /** What was removed here and a process may still hold (its working directory, a fifo); until the kernel forgets it. */
-  readonly #removed = new Map<number, Stat>();
+  readonly #unnamed = new Map<number, UnnamedNode>();
   /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
   readonly #gone = new Set<number>();
   readonly #announced = new Map<number, number>();
@@ -277,7 +276,7 @@ export class MountFs implements InodeFs {
         },
         kept: () => replica.sync(),
         takenBack: (out) => replica.guard(out.touched),
-        wanted: (ino) => !this.#gone.has(ino) || this.#open.has(ino),
+        wanted: (ino) => !this.#gone.has(ino) || this.#unnamed.has(ino),
         mayHold: () => this.#others === 0 && o.policy === "back",
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
@@ -619,10 +618,8 @@ export class MountFs implements InodeFs {
   /** What was removed here has a name again: somebody had changed it, or put something into it. */
   #cameBack(ino: number): void {
     if (this.#replica.tree.anyName(ino) === null) return;
-    this.#removed.delete(ino);
+    this.#dropUnnamed(ino);
     this.#gone.delete(ino);
-    const open = this.#open.get(ino);
-    if (open !== undefined && open.orphan !== null) open.orphan = null;
   }
   #nodeChanged({ seq, ino, stat }: PushedChange): void {
     if (!this.#isOlder(ino, seq)) return this.#nodeNow(ino, stat);
@@ -642,8 +639,7 @@ export class MountFs implements InodeFs {
     if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);
     if (stat === null) {
-      const open = this.#open.get(ino);
-      if (open !== undefined && before !== null) open.orphan = { ...before, nlink: 0 };
+      if (before !== null && this.#open.has(ino)) this.#keepUnnamed(before, this.#xattrsOf(before), this.#time());
       this.#replica.unlearn(ino);
       this.#notifier?.invalidateInode(ino, false);
       return;
@@ -737,11 +733,11 @@ export class MountFs implements InodeFs {
       // Other operations on the node may still be on their way, so `stats` was not taken over: its content must be.
       if (out.stack?.layers.at(-1) === out.layer) {
         const node = this.#replica.tree.stat(out.data.ino);
-        const open = this.#open.get(out.data.ino);
+        const unnamed = this.#unnamed.get(out.data.ino);
         if (node !== null && node.content !== content) {
           this.#replica.touch();
           this.#putLocal({ ...node, content, size, holes });
-        } else if (open !== undefined && open.orphan !== null) open.orphan = { ...open.orphan, content, size, holes };
+        } else if (unnamed !== undefined) unnamed.stat = { ...unnamed.stat, content, size, holes };
       } else {
         // Should what lies above be lost in a crash, this is what the file is.
         const before = this.#replica.before(out.data.ino);
@@ -787,10 +783,10 @@ export class MountFs implements InodeFs {
     } else layer.dispose();
     if (stack.isEmpty && this.#stacks.get(data.ino) === stack) {
       this.#forgetStack(data.ino);
-      const open = this.#open.get(data.ino);
-      const stat = this.#replica.stat(data.ino) ?? open?.orphan ?? null;
+      const holder = this.#open.get(data.ino) ?? this.#unnamed.get(data.ino);
+      const stat = this.#statOr(data.ino);
       if (stat !== null) this.#lastContent.set(data.ino, stat.content);
-      if (open !== undefined && stat !== null) this.#retain(open, stat);
+      if (holder !== undefined && stat !== null) this.#retain(holder, stat);
     }
     this.#catchUp();
     if (this.#announced.has(data.ino)) {
@@ -865,15 +861,12 @@ export class MountFs implements InodeFs {
   }
   /** The node's attributes; from the server when they are unknown. */
   #stat(ino: number): Awaitable<Stat> {
-    const orphan = this.#open.get(ino)?.orphan;
-    if (orphan !== undefined && orphan !== null) return orphan;
-    const known = this.#replica.stat(ino) ?? this.#removed.get(ino);
-    if (known !== undefined) return known;
-    return this.#fetchStat(ino);
+    return this.#statOr(ino) ?? this.#fetchStat(ino);
   }
   /** Null: it is not known here. Nobody is asked: an answer that nobody waits for would be an error of the whole mount. */
   #statOr(ino: number): Stat | null {
-    return this.#open.get(ino)?.orphan ?? this.#replica.stat(ino) ?? this.#removed.get(ino) ?? null;
+    const unnamed = this.#unnamed.size === 0 ? undefined : this.#unnamed.get(ino);
+    return unnamed === undefined ? this.#replica.stat(ino) : unnamed.stat;
   }
   async #fetchStat(ino: number): Promise<Stat> {
     const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
@@ -888,7 +881,7 @@ export class MountFs implements InodeFs {
   #lookup(parent: number, name: string): Awaitable<Stat | null> {
     const known = this.#replica.tree.lookup(parent, name);
     if (known !== null) return known;
-    if (this.#removed.has(parent)) return null;
+    if (this.#unnamed.has(parent)) return null;
     if (this.#replica.isComplete(parent) || this.#replica.isPendingEntry(parent, name)) return null;
     return this.#fetchEntry(parent, name);
   }
@@ -954,7 +947,10 @@ export class MountFs implements InodeFs {
   }
   forget(ino: number): void {
     this.#lastContent.delete(ino);
-    this.#removed.delete(ino);
+    if (this.#unnamed.has(ino) && !this.#open.has(ino)) {
+      this.#dropUnnamed(ino);
+      this.#dropOpenLayer(ino);
+    }
   }
   getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
     const stat = this.#stat(ino);
@@ -1039,6 +1035,8 @@ export class MountFs implements InodeFs {
     return this.#make(parent, name, S_IFDIR | (mode & 0o7777), 0, caller);
   }
   async readlink(ino: number): Promise<string> {
+    const node = this.#o.readOnly ? null : this.#statOr(ino);
+    if (node !== null) this.#read(node);
     const kept = this.#replica.tree.stat(ino) === null ? "" : this.#replica.tree.readLink(ino);
     if (kept !== "") return kept;
     const target = await this.#o.link.call("readLink", { ino });
@@ -1046,17 +1044,9 @@ export class MountFs implements InodeFs {
     if (stat !== null) this.#replica.tree.put(stat, target);
     return target;
   }
-  /** Remembers an open file's attributes before its last name goes. */
-  #orphan(node: Stat): void {
-    const open = this.#open.get(node.ino);
-    if (open === undefined || node.nlink > 1) return;
-    open.orphan = { ...node, nlink: 0 };
-    open.plain = false;
-    open.xattrs ??= new UnnamedXattrs();
-  }
-  /** The extended attributes of an open file that is about to lose its last name; null: it is not, or they are not known. */
-  #xattrsOf(node: Stat): UnnamedXattrs | null {
-    if (node.nlink > 1 || !this.#open.has(node.ino)) return null;
+  /** The extended attributes of a node that is about to lose its last name, as far as they are known here. */
+  #xattrsOf(node: Stat): UnnamedXattrs {
+    if (node.xattrs === 0) return new UnnamedXattrs();
     const { tree } = this.#replica;
     return new UnnamedXattrs(
       tree.listXattr(node.ino).flatMap((name) => {
@@ -1065,30 +1055,37 @@ export class MountFs implements InodeFs {
       }),
     );
   }
-  #keepXattrs(ino: number, xattrs: UnnamedXattrs | null): void {
-    const open = this.#open.get(ino);
-    if (open !== undefined) open.xattrs = xattrs;
+  /** What has lost its last name, and a process may still hold. */
+  #keepUnnamed(node: Stat, xattrs: UnnamedXattrs, time: Time): void {
+    const stat = { ...this.#accessed.seen(node), nlink: 0, ctimeSec: time.sec, ctimeNsec: time.nsec };
+    this.#accessed.forget(node.ino);
+    this.#unnamed.set(node.ino, { stat, xattrs, temporary: false, retained: null });
+  }
+  /** It has a name again, or nobody can come back to it. */
+  #dropUnnamed(ino: number): void {
+    const retained = this.#unnamed.get(ino)?.retained ?? null;
+    if (retained !== null) this.#cache.release(retained.hash, retained.size);
+    this.#unnamed.delete(ino);
+  }
+  /** Of a file somebody has open the attributes are asked for before they are gone for everybody. */
+  async #xattrsToKeep(ino: number): Promise<void> {
+    if (this.#open.has(ino) && !this.#xattrsKnown(ino)) await this.#loadXattrs(ino).catch(() => {});
   }
   async unlink(parent: number, name: string, _caller: Caller): Promise<void> {
     this.#writable();
     const node = await this.#lookup(parent, name);
     if (node === null) throw new FsError("not_found", "no such file", { path: name });
     await this.#stat(parent);
-    const xattrs = this.#xattrsOf(node);
+    await this.#xattrsToKeep(node.ino);
     await this.#sure(node.ino);
     const now = this.#replica.stat(node.ino) ?? node;
     const seen = this.#seen(now);
     const expected = now.nlink > 1 ? { others: true } : seen === undefined ? {} : { baseContent: seen };
-    this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time: this.#time() }]);
-    this.#orphan(node);
-    if (xattrs !== null) this.#keepXattrs(node.ino, xattrs);
-    this.#keepRemoved(node);
-    if (node.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
-    else this.#dropUnopened(node.ino);
-  }
-  #keepRemoved(node: Stat): void {
-    if (this.#open.has(node.ino) || (node.nlink > 1 && !isDir(node))) return;
-    this.#removed.set(node.ino, { ...node, nlink: 0 });
+    const time = this.#time();
+    const xattrs = this.#xattrsOf(now);
+    this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time }]);
+    if (now.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
+    else this.#fileRemoved(now, xattrs, time);
   }
   /** Right after a start or a new connection a file's content may have to be asked for again. */
   async #sure(ino: number): Promise<void> {
@@ -1102,13 +1099,10 @@ export class MountFs implements InodeFs {
     if (stack === undefined) return node.content;
     return stack.unresolved ? undefined : stack.base;
   }
-  /** A node without a name that nobody has open: its undelivered bytes concern nobody. */
-  #dropUnopened(ino: number): void {
-    this.#lastContent.delete(ino);
-    if (this.#stacks.has(ino)) this.#gone.add(ino);
-    if (this.#open.has(ino)) return;
-    const top = this.#stacks.get(ino)?.open;
-    if (top !== undefined && top !== null) this.#dropOpenLayer(ino);
+  /** A file has lost its last name: once the kernel forgets it, its undelivered bytes concern nobody. */
+  #fileRemoved(node: Stat, xattrs: UnnamedXattrs, time: Time): void {
+    this.#keepUnnamed(node, xattrs, time);
+    if (this.#stacks.has(node.ino)) this.#gone.add(node.ino);
   }
   #dropOpenLayer(ino: number): void {
     const stack = this.#stacks.get(ino);
@@ -1125,8 +1119,11 @@ export class MountFs implements InodeFs {
     if (!isDir(node)) throw new FsError("not_a_directory", "not a directory", { path: name });
     await this.#stat(parent);
     await this.#complete(node.ino);
-    this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time: this.#time() }]);
-    this.#keepRemoved(node);
+    const time = this.#time();
+    const now = this.#replica.stat(node.ino) ?? node;
+    const xattrs = this.#xattrsOf(now);
+    this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time }]);
+    this.#keepUnnamed(now, xattrs, time);
   }
   async rename(
     parent: number,
@@ -1147,8 +1144,10 @@ export class MountFs implements InodeFs {
       throw new FsError("already_exists", "the name is taken", { path: newName });
     }
     if (there !== null && isDir(there)) await this.#complete(there.ino);
-    if (there !== null) await this.#sure(there.ino);
-    const xattrs = there === null ? null : this.#xattrsOf(there);
+    if (there !== null) {
+      await this.#xattrsToKeep(there.ino);
+      await this.#sure(there.ino);
+    }
     const time = this.#time();
     const replaces = (flags & RENAME_EXCHANGE) === 0;
     const now = there === null ? null : this.#replica.stat(there.ino) ?? there;
@@ -1166,34 +1165,34 @@ export class MountFs implements InodeFs {
       const { uid, gid } = caller;
       ops.push({ t: "create", parent, name, ino: this.#replica.allotIno(), mode: S_IFCHR, uid, gid, rdev: 0, time });
     }
+    const replaced = replaces && now !== null && now.ino !== node.ino
+      ? { node: now, xattrs: this.#xattrsOf(now) }
+      : null;
     this.#commit(ops);
-    if (there !== null && replaces && there.ino !== node.ino) {
-      this.#orphan(there);
-      if (xattrs !== null) this.#keepXattrs(there.ino, xattrs);
-      this.#keepRemoved(there);
-      if (isDir(there)) return;
-      if (there.nlink > 1) this.#notifier?.invalidateInode(there.ino, false);
-      else this.#dropUnopened(there.ino);
-    }
+    if (replaced === null) return;
+    if (isDir(replaced.node)) this.#keepUnnamed(replaced.node, replaced.xattrs, time);
+    else if (others) this.#notifier?.invalidateInode(replaced.node.ino, false);
+    else this.#fileRemoved(replaced.node, replaced.xattrs, time);
   }
   async link(ino: number, newParent: number, newName: string, _caller: Caller): Promise<Stat> {
     this.#writable();
     await this.#parentFor(newParent, newName);
     await this.#reserve(newParent, newName);
     await this.#stat(ino);
-    const open = this.#open.get(ino);
-    if (open !== undefined && open.orphan !== null) return await this.#nameFirst(open, newParent, newName);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) return await this.#nameFirst(ino, unnamed, newParent, newName);
     this.#commit([{ t: "link", ino, parent: newParent, name: newName, time: this.#time() }]);
-    return this.#mustStat(ino);
+    return this.#shown(this.#mustStat(ino));
   }
   /** The first name of a file made without one: name, attributes and bytes appear together, also after a crash. */
-  async #nameFirst(open: OpenNode, parent: number, name: string): Promise<Stat> {
-    const { ino } = open;
+  async #nameFirst(ino: number, unnamed: UnnamedNode, parent: number, name: string): Promise<Stat> {
     const layer = this.#stacks.get(ino)?.open ?? null;
     if (layer !== null && layer.staging !== null) await layer.sync();
     await this.#parentFor(parent, name);
-    const stat = open.orphan;
-    if (stat === null || !open.temporary) throw new FsError("not_found", "the file has no name any more");
+    const { stat } = unnamed;
+    if (this.#unnamed.get(ino) !== unnamed || !unnamed.temporary) {
+      throw new FsError("not_found", "the file has no name any more");
+    }
     const now = this.#time();
     const { uid, gid, mode } = stat;
     const atime = { sec: stat.atimeSec, nsec: stat.atimeNsec };
@@ -1201,33 +1200,40 @@ export class MountFs implements InodeFs {
     const ops: Op[] = [
       { t: "create", parent, name, ino, mode, uid, gid, rdev: 0, time: now },
       { t: "attr", ino, atime, mtime, time: now },
-      ...(open.xattrs?.asOps(ino, now) ?? []),
+      ...unnamed.xattrs.asOps(ino, now),
     ];
     const size = this.#stacks.get(ino)?.size ?? 0;
-    open.orphan = null;
-    open.xattrs = null;
-    open.temporary = false;
+    this.#unnamed.delete(ino);
     try {
       if (this.#stacks.get(ino)?.open) {
         this.#journalTop(ino, ops, { ...stat, nlink: 1, ctimeSec: now.sec, ctimeNsec: now.nsec, size });
       } else this.#commit(ops);
     } catch (error) {
-      open.orphan = stat;
-      open.temporary = true;
+      this.#unnamed.set(ino, unnamed);
       throw error;
     }
-    return this.#mustStat(ino);
+    if (unnamed.retained !== null) this.#cache.release(unnamed.retained.hash, unnamed.retained.size);
+    return this.#shown(this.#mustStat(ino));
   }
-  readdir(ino: number, after: string | null, limit: number): Awaitable<DirEntry[]> {
-    if (this.#removed.has(ino)) return [];
+  opendir(ino: number, flags: number): { keepCache: boolean; counts: boolean } {
+    if (this.#o.readOnly || (flags & O_NOATIME) !== 0) return { keepCache: true, counts: false };
+    const dir = this.#statOr(ino);
+    // Of a listing the kernel has by itself nothing is heard here, and this one is to be.
+    return { keepCache: dir === null || !this.#accessed.isDue(dir), counts: true };
+  }
+  parentOf(ino: number): number | null {
+    return ino === ROOT_INO ? ROOT_INO : this.#replica.tree.anyName(ino)?.parent ?? null;
+  }
+  readdir(ino: number, after: string | null, limit: number, counts = true): Awaitable<DirEntry[]> {
+    if (this.#unnamed.has(ino)) return [];
     const complete = this.#complete(ino);
     return complete instanceof Promise
-      ? complete.then(() => this.#list(ino, after, limit))
-      : this.#list(ino, after, limit);
+      ? complete.then(() => this.#list(ino, after, limit, counts))
+      : this.#list(ino, after, limit, counts);
   }
-  #list(ino: number, after: string | null, limit: number): DirEntry[] {
-    const dir = after === null && this.#o.readOnly !== true ? this.#replica.stat(ino) : null;
-    if (dir !== null) this.#accessed.read(dir);
+  #list(ino: number, after: string | null, limit: number, counts: boolean): DirEntry[] {
+    const dir = counts && after === null && !this.#o.readOnly ? this.#replica.stat(ino) : null;
+    if (dir !== null) this.#read(dir);
     const entries = this.#replica.tree.readDir(ino, after, limit);
     return this.#accessed.empty
       ? entries
@@ -1249,7 +1255,6 @@ export class MountFs implements InodeFs {
   async #setattr(ino: number, change: AttrChange, fh: number | undefined, caller: Caller): Promise<Stat> {
     this.#writable();
     const node = await this.#stat(ino);
-    const removed = this.#removed.get(ino);
     if (change.size !== undefined) await this.#truncate(node, change.size, fh === undefined);
     const now = this.#time();
     const time = (t: AttrChange["atime"]): Time | undefined => t === "now" ? now : t;
@@ -1279,16 +1284,10 @@ export class MountFs implements InodeFs {
     if (mtime !== undefined) op.mtime = mtime;
     const changes = op.mode !== undefined || op.uid !== undefined || op.gid !== undefined || atime !== undefined ||
       mtime !== undefined || empty;
-    if (removed !== undefined) {
-      this.#removed.set(ino, changedBy(removed, op));
-      return changedBy(removed, op);
-    }
-    const orphan = this.#open.get(ino)?.orphan;
-    if (orphan !== undefined && orphan !== null) {
-      const open = this.#open.get(ino);
-      const next = changes ? changedBy(orphan, op) : orphan;
-      if (open !== undefined) open.orphan = next;
-      return next;
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) {
+      if (changes) unnamed.stat = changedBy(unnamed.stat, op);
+      return unnamed.stat;
     }
     const stack = this.#stacks.get(ino);
     if (changes && stack !== undefined && stack.open !== null) {
@@ -1336,31 +1335,31 @@ export class MountFs implements InodeFs {
   /** The file's size and times after a write or truncation. */
   #wrote(ino: number, stack: LayerStack, killSuidgid: boolean): void {
     const time = mtimeOf(this.#time());
-    const open = this.#open.get(ino);
-    if (open !== undefined && open.orphan !== null) {
-      open.orphan = { ...open.orphan, size: stack.size, ...time };
-      return;
-    }
-    const node = this.#replica.stat(ino);
+    const node = this.#statOr(ino);
     if (node === null) return;
     const mode = killSuidgid ? (node.mode & S_IFMT) | withoutSetid(node.mode) : node.mode;
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) {
+      unnamed.stat = { ...node, size: stack.size, mode, ...time };
+      return;
+    }
     // The time of this write counts, not one that was set before it.
     if (stack.attr !== null) delete stack.attr.mtime;
     this.#replica.putFresh({ ...node, size: stack.size, mode, ...time });
     if (mode !== node.mode) this.#commit([{ t: "attr", ino, mode: mode & 0o7777, time: this.#time() }]);
   }
-  #retain(open: OpenNode, stat: Stat): void {
-    const before = open.retained;
+  #retain(holder: { retained: RetainedContent | null }, stat: Stat): void {
+    const before = holder.retained;
     const wanted = stat.content === null || this.#stacks.has(stat.ino) ? null : { hash: stat.content, size: stat.size };
     if (before?.hash === wanted?.hash) return;
     if (wanted !== null) this.#cache.retain(wanted.hash, wanted.size);
     if (before !== null) this.#cache.release(before.hash, before.size);
-    open.retained = wanted;
+    holder.retained = wanted;
   }
-  #openHandle(node: Stat): OpenResult {
+  #openHandle(node: Stat, flags: number): OpenResult {
     let open = this.#open.get(node.ino);
     if (open === undefined) {
-      open = { ino: node.ino, opens: 0, orphan: null, xattrs: null, plain: false, temporary: false, retained: null };
+      open = { ino: node.ino, opens: 0, running: 0, plain: false, retained: null };
       this.#open.set(node.ino, open);
     }
     open.opens++;
@@ -1371,7 +1370,10 @@ export class MountFs implements InodeFs {
       if (this.#sequence.expects(node.ino) || !this.#cache.isComplete(hash, size)) this.#sequence.opened(node.ino);
     }
     const fh = this.#nextFh++;
-    this.#handles.set(fh, { ino: node.ino, created: null, unread: this.#o.readOnly !== true });
+    const counts = !this.#o.readOnly && (flags & O_NOATIME) === 0;
+    const runs = (flags & FMODE_EXEC) !== 0;
+    if (runs) open.running++;
+    this.#handles.set(fh, { ino: node.ino, created: null, counts, runs });
     // The kernel's pages are of this content, or were written through us: they may stay.
     const seen = this.#lastContent.get(node.ino);
     const keepCache = seen !== undefined && (this.#stacks.has(node.ino) || seen === node.content);
@@ -1379,13 +1381,13 @@ export class MountFs implements InodeFs {
     return { fh, keepCache };
   }
   open(ino: number, flags: number, caller: Caller): Awaitable<OpenResult> {
-    const writes = (flags & 3) !== 0;
+    const writes = (flags & (O_ACCMODE | O_TRUNC)) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#statOr(ino);
     if (node === null || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
       return this.#openSlowly(ino, flags, caller);
     }
-    return this.#reader(ino, flags, this.#openHandle(node));
+    return this.#reader(ino, flags, this.#openHandle(node, flags));
   }
   /** What another client closed a moment ago may not have been told yet: an open asks, as close-to-open demands. */
   #mayBeBehind(ino: number): boolean {
@@ -1402,8 +1404,12 @@ export class MountFs implements InodeFs {
       await this.#o.link.call("waitDelivered", { ino, timeoutMs }, { timeoutMs: timeoutMs + 500 }).catch(() => false);
     }
     const node = await this.#stat(ino);
-    const result = this.#openHandle(node);
-    if ((flags & O_TRUNC) !== 0 && (flags & 3) !== 0 && isFile(node)) {
+    // With O_RDONLY the kernel looks whether the program runs after it has had the file truncated.
+    if ((flags & O_TRUNC) !== 0 && (this.#open.get(ino)?.running ?? 0) > 0) {
+      throw errorFromErrno(Errno.ETXTBSY, "the program runs");
+    }
+    const result = this.#openHandle(node, flags);
+    if ((flags & O_TRUNC) !== 0 && isFile(node)) {
       const stack = this.#stackFor(node);
       if (stack.size > 0) {
         stack.top().truncate(0);
@@ -1417,14 +1423,13 @@ export class MountFs implements InodeFs {
     return this.#reader(ino, flags, result);
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
-    const handle = this.#handles.get(result.fh);
-    if (handle !== undefined && (flags & O_NOATIME) !== 0) handle.unread = false;
-    if ((flags & 3) !== 0) return result;
+    if ((flags & O_ACCMODE) === O_WRONLY) return result;
     // Of what is read from the kernel's pages nothing is heard here, and this read is to be.
-    if (result.keepCache && handle?.unread === true) {
+    if (result.keepCache && this.#handles.get(result.fh)?.counts === true) {
       const node = this.#statOr(ino);
       if (node !== null && this.#accessed.isDue(node)) result.keepCache = false;
     }
+    if ((flags & O_ACCMODE) !== O_RDONLY) return result;
     if (this.#locks.indifferent(ino)) result.noFlush = true;
     const retained = this.#o.passthrough === true ? this.#open.get(ino)?.retained ?? null : null;
     const fd = retained === null ? null : this.#cache.plainFile(retained.hash, retained.size);
@@ -1440,7 +1445,7 @@ export class MountFs implements InodeFs {
   ): Promise<{ stat: Stat; open: OpenResult }> {
     const exclusive = (flags & O_EXCL) !== 0;
     const stat = await this.#make(parent, name, S_IFREG | (mode & 0o7777), 0, caller, undefined, exclusive);
-    const open = this.#openHandle(stat);
+    const open = this.#openHandle(stat, flags);
     const handle = this.#handles.get(open.fh);
     // Close of a file that stays empty has to make its creation durable.
     if (handle !== undefined) handle.created = this.#delivery.list().at(-1) ?? null;
@@ -1450,39 +1455,36 @@ export class MountFs implements InodeFs {
   async tmpfile(
     parent: number,
     mode: number,
-    _flags: number,
+    flags: number,
     caller: Caller,
   ): Promise<{ stat: Stat; open: OpenResult }> {
     this.#writable();
     const dir = await this.#stat(parent);
     if (!isDir(dir)) throw new FsError("not_a_directory", "not a directory");
+    if (this.#unnamed.has(parent)) throw errorFromErrno(Errno.EPERM, "the directory was removed");
     const { gid, bits } = inherited(dir, S_IFREG | (mode & 0o7777), caller);
     const stat = { ...blankStat(this.#replica.allotIno(), bits, this.#time()), uid: caller.uid, gid, nlink: 0 };
-    const result = this.#openHandle(stat);
-    const open = this.#open.get(stat.ino);
-    if (open === undefined) throw new FsError("internal", "the file is not open");
-    open.orphan = stat;
-    open.plain = false;
-    open.xattrs = new UnnamedXattrs();
-    open.temporary = true;
-    return { stat, open: result };
+    this.#unnamed.set(stat.ino, { stat, xattrs: new UnnamedXattrs(), temporary: true, retained: null });
+    return { stat, open: this.#openHandle(stat, flags) };
   }
 
-  /** Counts a read as access, the first one of each handle. The kernel asks for the times again by itself. */
-  #countRead(ino: number, fh: number): void {
-    const handle = this.#handles.get(fh);
-    if (handle === undefined || !handle.unread) return;
-    handle.unread = false;
-    const node = this.#statOr(ino);
-    if (node !== null) this.#accessed.read(node);
+  /** The node is read now. The kernel asks for the times again by itself. */
+  #read(node: Stat): void {
+    const unnamed = this.#unnamed.size === 0 ? undefined : this.#unnamed.get(node.ino);
+    if (unnamed === undefined) this.#accessed.read(node);
+    else if (this.#accessed.isDue(node)) {
+      const { sec, nsec } = this.#time();
+      unnamed.stat = { ...unnamed.stat, atimeSec: sec, atimeNsec: nsec };
+    }
   }
   read(ino: number, fh: number, offset: number, into: Uint8Array): number | Promise<Uint8Array> {
-    this.#countRead(ino, fh);
+    const counts = this.#handles.get(fh)?.counts === true;
     const stack = this.#stacks.get(ino);
     const buffer = into as Uint8Array<ArrayBuffer>;
+    const node = counts || stack === undefined ? this.#statOr(ino) : null;
+    if (counts && node !== null) this.#read(node);
     if (stack !== undefined) return this.#readLayers(stack, offset, buffer);
-    const node = this.#stat(ino);
-    if (node instanceof Promise) return node.then((stat) => this.#readContent(stat, offset, into.length));
+    if (node === null) return this.#fetchStat(ino).then((stat) => this.#readContent(stat, offset, into.length));
     const length = Math.max(0, Math.min(into.length, node.size - offset));
     if (length === 0) return 0;
     if (node.content === null) {
@@ -1653,8 +1655,7 @@ export class MountFs implements InodeFs {
       if (stack !== undefined && wait) await this.#awaitSeen(ino, stack);
       return;
     }
-    if (this.#replica.stat(ino) === null) return;
-    if (this.#open.get(ino)?.orphan) return;
+    if (this.#unnamed.has(ino) || this.#replica.stat(ino) === null) return;
     const out = await this.#freeze(ino);
     if (out === null) return await this.#flushNode(ino, wait);
     const synced = this.#journal.sync();
@@ -1721,17 +1722,24 @@ export class MountFs implements InodeFs {
     await this.#journal.sync();
   }
   release(ino: number, fh: number, _owner: bigint, _flock: boolean): void {
+    const handle = this.#handles.get(fh);
     this.#handles.delete(fh);
     this.#locks.released(fh);
     const open = this.#open.get(ino);
     if (open === undefined) return;
     open.opens--;
+    if (handle?.runs === true) open.running--;
     if (open.opens > 0) return;
     this.#open.delete(ino);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined && unnamed.retained === null) {
+      // Who holds it without having it open (O_PATH) may open it again.
+      unnamed.retained = open.retained;
+      return;
+    }
     if (open.retained !== null) this.#cache.release(open.retained.hash, open.retained.size);
-    if (open.orphan !== null) this.#dropOpenLayer(ino);
     // A descriptor that was never closed by its program (a killed one) has no flush: its bytes go out all the same.
-    else if (this.#stacks.get(ino)?.open) {
+    if (this.#stacks.get(ino)?.open) {
       this.#flushNode(ino, false).catch((error) => this.#o.log(toFsError(error).message));
     }
   }
@@ -1910,11 +1918,10 @@ export class MountFs implements InodeFs {
       const state = ino === ROOT_INO ? mountState(this.#scene, this.#modes.mode) : fileState(this.#scene, ino);
       return new TextEncoder().encode(state);
     }
-    const open = this.#open.get(ino);
     checkXattrName(name);
-    if (open?.plain) throw name === LABEL ? NO_LABEL : NO_SYSTEM_ATTRIBUTE;
-    const unnamed = open?.xattrs ?? null;
-    if (unnamed !== null) return unnamed.get(name);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) return unnamed.xattrs.get(name);
+    if (this.#open.get(ino)?.plain) throw name === LABEL ? NO_LABEL : NO_SYSTEM_ATTRIBUTE;
     const loaded = this.#xattrsKnown(ino) ? undefined : this.#loadXattrs(ino);
     const get = () => {
       const value = this.#replica.tree.getXattr(ino, name);
@@ -1934,8 +1941,11 @@ export class MountFs implements InodeFs {
     await this.#stat(ino);
     const open = this.#open.get(ino);
     if (open !== undefined) open.plain = false;
-    const unnamed = open?.xattrs ?? null;
-    if (unnamed !== null) return unnamed.set(name, value.slice(), flags);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) {
+      unnamed.xattrs.set(name, value.slice(), flags);
+      return this.#changedUnnamed(unnamed);
+    }
     await this.#loadXattrs(ino);
     const names = this.#replica.tree.listXattr(ino);
     if (!names.includes(name) && [...names, name].reduce((sum, n) => sum + nameByteLength(n) + 1, 0) > MAX_XATTR_LIST) {
@@ -1944,16 +1954,26 @@ export class MountFs implements InodeFs {
     this.#commit([{ t: "setxattr", ino, name, value: value.slice(), flags, time: this.#time() }]);
   }
   async listxattr(ino: number, caller: Caller): Promise<string[]> {
-    const unnamed = this.#open.get(ino)?.xattrs ?? null;
-    if (unnamed === null) await this.#loadXattrs(ino);
-    return (unnamed?.names() ?? this.#replica.tree.listXattr(ino)).filter((name) => isVisibleTo(name, caller.uid));
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed === undefined) await this.#loadXattrs(ino);
+    return (unnamed?.xattrs.names() ?? this.#replica.tree.listXattr(ino)).filter((name) =>
+      isVisibleTo(name, caller.uid)
+    );
   }
   async removexattr(ino: number, name: string): Promise<void> {
     checkXattrName(name);
-    const unnamed = this.#open.get(ino)?.xattrs ?? null;
-    if (unnamed !== null) return unnamed.remove(name);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) {
+      unnamed.xattrs.remove(name);
+      return this.#changedUnnamed(unnamed);
+    }
     await this.#loadXattrs(ino);
     this.#commit([{ t: "removexattr", ino, name, time: this.#time() }]);
+  }
+
+  #changedUnnamed(unnamed: UnnamedNode): void {
+    const { sec, nsec } = this.#time();
+    unnamed.stat = { ...unnamed.stat, ctimeSec: sec, ctimeNsec: nsec };
   }
 
   /** For people and programs: what is not delivered yet, and how the cache does. */
@@ -1984,6 +2004,7 @@ export class MountFs implements InodeFs {
       loading: this.#loading.size,
       missedNodes: this.#missedNodes.size,
       missedEntries: this.#missedEntries.size,
+      unnamed: this.#unnamed.size,
       asking: this.#asking.size,
       lastNames: this.#lastNames.size,
     };

@@ -1,4 +1,7 @@
-/** Unnamed files: those that are open and have no name, removed ones and O_TMPFILE's. They live in memory only. */
+/**
+ * Unnamed nodes: what has no name and the kernel still holds, as removed files that are open, O_TMPFILE's, and what a
+ * descriptor of O_PATH or a working directory keeps. They live in memory only, until the kernel forgets them.
+ */
 import { FsError } from "../fs/error.ts";
 import { S_IFMT, type Stat } from "../fs/stat.ts";
 import type { Op, Time } from "../index/ops.ts";
@@ -20,7 +23,23 @@ export function withAttr(stat: Stat, attr: JournaledAttr): Stat {
   return next;
 }
 
-/** Extended attributes of an unnamed file. */
+export interface UnnamedNode {
+  /** `nlink` 0. */
+  stat: Stat;
+  readonly xattrs: UnnamedXattrs;
+  /** Made without a name (O_TMPFILE): it can still get one. */
+  temporary: boolean;
+  /** The content retained in the cache for who opens it again; null while it is open, or never was. */
+  retained: RetainedContent | null;
+}
+
+/** A content in the cache that is not evicted before it is released. */
+export interface RetainedContent {
+  readonly hash: string;
+  readonly size: number;
+}
+
+/** Extended attributes of an unnamed node. */
 export class UnnamedXattrs {
   readonly #values: Map<string, Uint8Array>;
 

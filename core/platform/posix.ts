@@ -47,9 +47,12 @@ function lastErrno(): number {
 /** open(2) flags (asm-generic/fcntl.h). */
 export const O_RDONLY = 0;
 export const O_WRONLY = 1;
+export const O_ACCMODE = 3;
 export const O_RDWR = 2;
 export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
+/** `__FMODE_EXEC` of the kernel's linux/fs.h: the file is opened to be run. */
+export const FMODE_EXEC = 0o40;
 export const O_NOATIME = 0o1000000;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;

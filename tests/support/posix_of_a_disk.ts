@@ -85,6 +85,41 @@ os.mkfifo("p"); p = os.open("p", os.O_RDWR); os.unlink("p"); assert os.fstat(p).
 os.mkdir("w"); os.chdir("w"); os.rmdir("../w"); assert os.listdir(".") == [] and os.stat(".").st_nlink == 0
 fails(errno.ENOENT, open, "n", "w")`,
     ),
+  "what only a descriptor of O_PATH holds can be opened again, with all it has": (dir) =>
+    python(
+      dir,
+      `
+def again(p, flags): return os.open(f"/proc/self/fd/{p}", flags)
+os.chmod(".", 0o777); f = os.open("f", os.O_RDWR | os.O_CREAT); os.write(f, b"first"); os.setxattr(f, "user.k", b"v")
+p = os.open("f", os.O_PATH); before = os.fstat(f).st_ctime_ns; time.sleep(0.02); os.unlink("f"); assert os.fstat(f).st_ctime_ns > before
+os.close(f); time.sleep(0.3); assert os.fstat(p).st_nlink == 0
+r = again(p, os.O_RDONLY); assert os.read(r, 9) == b"first" and os.getxattr(r, "user.k") == b"v"; os.close(r)
+data = os.urandom(700000); w = again(p, os.O_RDWR); os.pwrite(w, data, 3); os.fsync(w); before = os.fstat(w).st_ctime_ns; time.sleep(0.02)
+os.setxattr(w, "user.z", b"w"); changed = os.fstat(w).st_ctime_ns; assert changed > before; os.fchmod(w, 0o4777)
+def write(): x = again(p, os.O_WRONLY); os.pwrite(x, b"F", 0); os.close(x)
+assert as_user(65534, [], write) == 0 and stat.S_IMODE(os.fstat(p).st_mode) == 0o777; os.close(w); time.sleep(0.3)
+r = again(p, os.O_RDONLY); assert os.pread(r, 800000, 0) == b"Fir" + data and os.getxattr(r, "user.z") == b"w"
+os.truncate(f"/proc/self/fd/{p}", 4); assert os.pread(r, 9, 0) == b"Fir" + data[:1]; os.close(r); fails(errno.ENOENT, linkfd, p, "back")
+os.mkdir("d"); os.setxattr("d", "user.d", b"1"); q = os.open("d", os.O_RDONLY); os.rmdir("d"); assert os.getxattr(q, "user.d") == b"1"
+def tmp(): os.open(f"/proc/self/fd/{q}", os.O_TMPFILE | os.O_RDWR)
+fails(errno.EPERM, tmp)`,
+    ),
+  "a file that is replaced all the time is read whole": (dir) =>
+    bash(
+      dir,
+      `cd "$1"; echo 0 > f; ( for i in $(seq 300); do echo "$i" > t; mv t f; done ) & n=0
+      while kill -0 $! 2>/dev/null; do read -r x < f; [ -n "$x" ]; n=$((n + 1)); done; [ "$(cat f)" = 300 ]; [ "$n" -gt 20 ]`,
+    ).then(() => {}),
+  "O_TRUNC truncates whatever else is asked, but no program that runs": (dir) =>
+    python(
+      dir,
+      `
+open("f", "w").write("text"); os.close(os.open("f", os.O_RDONLY | os.O_TRUNC)); assert os.stat("f").st_size == 0 and open("f").read() == ""
+import shutil, subprocess; shutil.copy("/bin/sleep", "run"); size = os.stat("run").st_size
+child = subprocess.Popen(["./run", "30"]); time.sleep(0.2)
+for how in (os.O_RDONLY, os.O_WRONLY): fails(errno.ETXTBSY, os.open, "run", how | os.O_TRUNC)
+assert os.stat("run").st_size == size; child.kill(); child.wait()`,
+    ),
   "setuid and setgid go when they must; a setgid directory gives its group": (dir) =>
     Deno.uid() !== 0 ? Promise.resolve() : python(
       dir,
@@ -157,7 +192,14 @@ time.sleep(0.02); os.chmod("f", 0o600); read("f"); second = access("f"); assert 
 time.sleep(0.02); open("f", "a").write("more"); assert access("f") == second; read("f"); assert access("f") > second
 os.utime("f", ns=(0, time.time_ns() - 10**9)); assert access("f") == 0; read("f"); assert access("f") > now
 old = time.time_ns() - 2 * 86400 * 10**9; os.utime("f", ns=(old, old - 1)); read("f"); assert access("f") > now
-os.mkdir("d"); open("d/x", "w").close(); before = access("d"); time.sleep(0.02); os.listdir("d"); assert access("d") > before`,
+os.mkdir("d"); open("d/x", "w").close(); before = access("d"); time.sleep(0.02); os.listdir("d"); assert access("d") > before
+os.utime("d", ns=(0, time.time_ns())); o = os.open("d", os.O_RDONLY | os.O_NOATIME); os.listdir(o); os.close(o); assert access("d") == 0
+os.listdir("d"); assert access("d") > before
+r = os.open("f", os.O_RDONLY); os.read(r, 1); time.sleep(0.02); os.utime("f", ns=(0, time.time_ns())); os.posix_fadvise(r, 0, 0, os.POSIX_FADV_DONTNEED)
+os.pread(r, 1, 0); assert access("f") > before; os.utime("f", ns=(0, time.time_ns())); os.read(os.open("f", os.O_RDWR), 1); assert access("f") > before
+os.symlink("f", "l"); made = os.lstat("l").st_atime_ns; time.sleep(0.02); os.readlink("l"); assert os.lstat("l").st_atime_ns > made
+os.utime("f", ns=(0, 0)); read("f"); assert access("f") > before; os.link("f", "again"); assert access("f") > before
+s = os.statvfs("."); assert 0 < s.f_files - s.f_ffree < s.f_files`,
     ),
   "too long, too deep, too many": async (dir) => {
     await python(
