@@ -47,6 +47,8 @@ async function compile(
     "-A",
     "--quiet",
     "--no-check",
+    // It would be kept as /tmp/deno-compile-anyfs.cache, a name that any user can take first, and run as whoever starts us.
+    "--no-code-cache",
     ...["--config", config],
     "--include",
     "dist/build_info.json",
