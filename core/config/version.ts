@@ -6,8 +6,8 @@ import { isStandalone } from "../platform/process.ts";
 /** Semantic version, from deno.json. */
 export const VERSION: string = manifest.version;
 
-/** What `scripts/build.ts` writes and embeds; not in the repository. */
-const BUILD_INFO = "../../dist/build_info.json";
+/** What `scripts/build.ts` writes beside this program's scripts and embeds; not in the repository. */
+const BUILD_INFO = "./build_info.json";
 
 /** A file of this program by its place relative to this module. Resolved: the executable's own files know no `..`. */
 function besideThis(relative: string): string {

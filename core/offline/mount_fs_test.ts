@@ -535,7 +535,19 @@ Deno.test({
       for (const d of devices) await stop(d);
       await server.index.close();
     }),
-    { numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 25) },
+    {
+      numRuns: Number(Deno.env.get("ANYFS_RUNS") ?? 25),
+      examples: [
+        // Alone, one delivers behind its writer's back: the cut comes while all wait for that.
+        [[
+          { t: "lose", device: 2 },
+          { t: "cut", device: 1 },
+          { t: "cut", device: 0 },
+          { t: "write", device: 2, file: 0, size: 0 },
+          { t: "write", device: 0, file: 0, size: 0 },
+        ]],
+      ],
+    },
   );
 });
 
