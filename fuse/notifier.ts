@@ -28,6 +28,7 @@ export interface NotifierPort {
   write(message: Uint8Array<ArrayBuffer>, length: number): Promise<number>;
   /** Every node the kernel holds. */
   knownInodes(): Float64Array<ArrayBuffer>;
+  isKnown(ino: number): boolean;
 }
 
 /** Counters since the mount. */
@@ -184,6 +185,9 @@ export class Notifier implements KernelNotifier {
    * node the kernel holds, which a process may reach without a lookup: open files, current directories. Attributes
    * suffice: with AUTO_INVAL_DATA a changed size or mtime drops the pages.
    */
+  holds(ino: number): boolean {
+    return this.#port.isKnown(ino);
+  }
   invalidateAll(): void {
     this.#touch(ALL);
     if (this.#closed) return;

@@ -23,6 +23,7 @@ function testPort(known: number[] = []) {
       return blocked.length;
     },
     knownInodes: () => Float64Array.from(known),
+    isKnown: (ino: number) => known.includes(ino),
     write(buffer: Uint8Array<ArrayBuffer>, length: number): Promise<number> {
       const view = new DataView(buffer.buffer, buffer.byteOffset);
       const code = view.getInt32(4, true);

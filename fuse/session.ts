@@ -228,6 +228,7 @@ export class Session {
     this.notifier = new Notifier({
       write: (message, length) => libc.write_elsewhere(fd, message, length),
       knownInodes: () => this.#inodes.keys(),
+      isKnown: (ino) => this.#inodes.has(ino),
     });
     this.#fs.attach(this.notifier);
   }
@@ -1059,13 +1060,7 @@ export class Session {
     const who = this.#who();
     const undo = (open: OpenResult) => this.#fs.release(ino, open.fh, 0n, false);
     const kill = (this.#u32(11) & OPEN_KILL_SUIDGID) !== 0 && (flags & O_TRUNC) !== 0;
-    let answer: Awaitable<OpenResult>;
-    if (kill) {
-      const cleared = this.#fs.setattr(ino, { killSuidgid: true }, undefined, who);
-      answer = cleared instanceof Promise
-        ? cleared.then(() => this.#fs.open(ino, flags, who))
-        : this.#fs.open(ino, flags, who);
-    } else answer = this.#fs.open(ino, flags, who);
+    const answer = this.#fs.open(ino, flags, who, kill);
     if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, kill), undo);
     else this.#open(answer, ino, kill);
   }

@@ -78,6 +78,8 @@ export interface KernelNotifier {
   invalidateEntry(parent: number, name: string): void;
   /** Every cached entry is looked up again at next use. */
   invalidateAll(): void;
+  /** Has the kernel a reference on the node, so that `forget` will come? */
+  holds?(ino: number): boolean;
   /** Resolves when the kernel has heard of everything that was asked for so far. Never to be awaited by a read or lookup. */
   told?(): Promise<void>;
 }
@@ -107,8 +109,8 @@ export interface InodeFs {
     caller: Caller,
   ): Awaitable<void>;
   link(ino: number, newParent: number, newName: string, caller: Caller): Awaitable<Stat>;
-  /** flags: O_* of linux/fcntl.h; O_TRUNC is honoured here. */
-  open(ino: number, flags: number, caller: Caller): Awaitable<OpenResult>;
+  /** flags: O_* of linux/fcntl.h; O_TRUNC is honoured here. `killSuidgid`: what is truncated loses setuid and setgid. */
+  open(ino: number, flags: number, caller: Caller, killSuidgid: boolean): Awaitable<OpenResult>;
   create(
     parent: number,
     name: string,

@@ -58,7 +58,7 @@ const NOTHING = decodeManifest(encodeManifest([]).blob);
 const SALVAGE_PIECE = 64 * 1024;
 
 /** The new content of a record's file, ready to be named to the server. */
-interface Prepared {
+export interface Prepared {
   readonly content: string | null;
   readonly size: number;
   readonly manifests: readonly Uint8Array[];
@@ -551,7 +551,14 @@ export class Delivery {
     const last = new Map(group.map((out) => [out.stack, out]));
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
-      if (out.data === null || (out.had && out.mergedInto !== null) || !this.#hooks.wanted(out.data.ino)) continue;
+      if (out.data === null || (out.had && out.mergedInto !== null)) continue;
+      const unwanted = !this.#hooks.wanted(out.data.ino) && !await this.#isElsewhere(out.data.ino, i);
+      if (generation !== this.#generation) return [];
+      if (unwanted) {
+        this.#unprepare(out);
+        out.mergedInto = null;
+        continue;
+      }
       const brings = last.get(out.stack) ?? out;
       out.mergedInto = brings === out ? null : brings;
       if (brings !== out) {
@@ -579,6 +586,18 @@ export class Delivery {
       }
     }
     return group;
+  }
+  /** Have others given the file of the record `i` places ahead, which was removed here, another name? */
+  async #isElsewhere(ino: number, i: number): Promise<boolean> {
+    for (let at = this.#cursor + i; at >= 0 && this.#queue[at]?.state !== "visible"; at--) {
+      if (this.#queue[at]?.ops.some((op) => op.t === "create" && op.ino === ino) === true) return false;
+    }
+    try {
+      const there = await this.#link.call("stat", { ino });
+      return there !== null && there.nlink > 1;
+    } catch {
+      return true;
+    }
   }
   /**
    * What a record that the server has made of its file: which records travelled together, and so how the bytes were cut into

@@ -49,7 +49,7 @@ import { fileState, type JournalItem, journalItems, type JournalScene, mountStat
 import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
 import { AccessTimes } from "./access_times.ts";
 import { Conflicts, type Place } from "./conflicts.ts";
-import { Delivery, madeBy, type Outgoing } from "./delivery.ts";
+import { Delivery, madeBy, type Outgoing, type Prepared } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
@@ -250,11 +250,7 @@ export class MountFs implements InodeFs {
       forgetStack: (ino) => this.#forgetStack(ino),
       cameBack: (ino) => this.#cameBack(ino),
       uncertain: (out) => this.#missed(out.touched),
-      moved: (ino) => {
-        // Not in the middle of a settlement.
-        void Promise.resolve().then(() => this.#stacks.get(ino)?.open ? this.#flushNode(ino, false) : undefined)
-          .catch((error) => o.log(toFsError(error).message));
-      },
+      moved: (ino) => this.#flushSoon(ino),
     });
     const known = replica.getMeta("seq");
     this.#seq = known === null ? null : Number(known);
@@ -617,9 +613,23 @@ export class MountFs implements InodeFs {
   }
   /** What was removed here has a name again: somebody had changed it, or put something into it. */
   #cameBack(ino: number): void {
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed === undefined && !this.#gone.has(ino)) return;
     if (this.#replica.tree.anyName(ino) === null) return;
     this.#dropUnnamed(ino);
     this.#gone.delete(ino);
+    const stack = this.#stacks.get(ino);
+    const node = this.#replica.stat(ino);
+    if (unnamed === undefined || stack === undefined || stack.open === null || node === null) return;
+    // What was written while it had no name.
+    const { mtimeSec, mtimeNsec } = unnamed.stat;
+    this.#replica.putFresh({ ...node, size: stack.size, mtimeSec, mtimeNsec });
+    if (!this.#open.has(ino)) this.#flushSoon(ino);
+  }
+  /** Not in the middle of a settlement. */
+  #flushSoon(ino: number): void {
+    void Promise.resolve().then(() => this.#stacks.get(ino)?.open ? this.#flushNode(ino, false) : undefined)
+      .catch((error) => this.#o.log(toFsError(error).message));
   }
   #nodeChanged({ seq, ino, stat }: PushedChange): void {
     if (!this.#isOlder(ino, seq)) return this.#nodeNow(ino, stat);
@@ -629,6 +639,9 @@ export class MountFs implements InodeFs {
   /** What the server says of a node, null: it is gone. */
   #nodeNow(ino: number, stat: Stat | null): void {
     for (const { nodes } of this.#asking) nodes.add(ino);
+    const unnamed = this.#unnamed.get(ino);
+    // For who holds it, it is what it was here.
+    if (unnamed !== undefined && (stat === null || unnamed.givenUp.length > 0)) return;
     const stack = this.#stacks.get(ino);
     if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) {
       this.#missedNodes.add(ino);
@@ -639,7 +652,8 @@ export class MountFs implements InodeFs {
     if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);
     if (stat === null) {
-      if (before !== null && this.#open.has(ino)) this.#keepUnnamed(before, this.#xattrsOf(before), this.#time());
+      const held = this.#open.has(ino) || this.#notifier?.holds?.(ino) === true;
+      if (before !== null && held) this.#lostLast(this.#asUnnamed(before), this.#time());
       this.#replica.unlearn(ino);
       this.#notifier?.invalidateInode(ino, false);
       return;
@@ -763,27 +777,18 @@ export class MountFs implements InodeFs {
       return;
     }
     const place = stack.layers.indexOf(layer);
-    // What was given up leaves those before it as they are.
-    if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
-    else if (place >= 0) stack.layers.splice(place, 1);
-    if (made !== null) {
-      const { content, size, whole: bytes } = made;
-      if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
-      const path = layer.stagingPath;
-      const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null && !out.had &&
-        layer.extents.covers(0, size);
-      if (whole) ftruncateFd(layer.stagingFd, size);
-      layer.dispose(whole);
-      if (whole) this.#cache.adopt(content, size, path);
-      stack.base = content;
-      stack.baseSize = size;
-      stack.baseHoles = made.holes;
-      // The delivery has counted what was only estimated.
-      if (layer.sparse) this.#notifier?.invalidateInode(data.ino, false);
-    } else layer.dispose();
+    const unnamed = this.#unnamed.get(data.ino);
+    if (unnamed !== undefined && made === null && out.state !== "visible" && place >= 0) unnamed.givenUp.push(layer);
+    else {
+      // What was given up leaves those before it as they are.
+      if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
+      else if (place >= 0) stack.layers.splice(place, 1);
+      if (made === null) layer.dispose();
+      else this.#becomesBase(out, stack, layer, made);
+    }
     if (stack.isEmpty && this.#stacks.get(data.ino) === stack) {
       this.#forgetStack(data.ino);
-      const holder = this.#open.get(data.ino) ?? this.#unnamed.get(data.ino);
+      const holder = this.#open.get(data.ino);
       const stat = this.#statOr(data.ino);
       if (stat !== null) this.#lastContent.set(data.ino, stat.content);
       if (holder !== undefined && stat !== null) this.#retain(holder, stat);
@@ -795,6 +800,25 @@ export class MountFs implements InodeFs {
     }
   }
 
+  /** A delivered layer's bytes go into the cache, as the content that the layers above it lie on. */
+  #becomesBase(out: Outgoing, stack: LayerStack, layer: Layer, made: Prepared): void {
+    const { content, size, whole: bytes } = made;
+    if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
+    const path = layer.stagingPath;
+    const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null && !out.had &&
+      layer.extents.covers(0, size);
+    if (whole) ftruncateFd(layer.stagingFd, size);
+    layer.dispose(whole);
+    if (whole) this.#cache.adopt(content, size, path);
+    stack.base = content;
+    stack.baseSize = size;
+    stack.baseHoles = made.holes;
+    const ino = out.data?.ino ?? 0;
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed !== undefined) this.#retainContent(unnamed, content === null ? null : { hash: content, size });
+    // The delivery has counted what was only estimated.
+    if (layer.sparse) this.#notifier?.invalidateInode(ino, false);
+  }
   #forgetStack(ino: number): void {
     this.#stacks.delete(ino);
     this.#dropLastName(ino);
@@ -865,8 +889,7 @@ export class MountFs implements InodeFs {
   }
   /** Null: it is not known here. Nobody is asked: an answer that nobody waits for would be an error of the whole mount. */
   #statOr(ino: number): Stat | null {
-    const unnamed = this.#unnamed.size === 0 ? undefined : this.#unnamed.get(ino);
-    return unnamed === undefined ? this.#replica.stat(ino) : unnamed.stat;
+    return this.#unnamed.get(ino)?.stat ?? this.#replica.stat(ino);
   }
   async #fetchStat(ino: number): Promise<Stat> {
     const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
@@ -947,10 +970,9 @@ export class MountFs implements InodeFs {
   }
   forget(ino: number): void {
     this.#lastContent.delete(ino);
-    if (this.#unnamed.has(ino) && !this.#open.has(ino)) {
-      this.#dropUnnamed(ino);
-      this.#dropOpenLayer(ino);
-    }
+    if (!this.#unnamed.has(ino) || this.#open.has(ino)) return;
+    this.#dropUnnamed(ino);
+    this.#dropOpenLayer(ino);
   }
   getattr(ino: number, _fh: number | undefined): Awaitable<Stat> {
     const stat = this.#stat(ino);
@@ -1037,6 +1059,8 @@ export class MountFs implements InodeFs {
   async readlink(ino: number): Promise<string> {
     const node = this.#o.readOnly ? null : this.#statOr(ino);
     if (node !== null) this.#read(node);
+    const gone = this.#unnamed.get(ino)?.target ?? null;
+    if (gone !== null) return gone;
     const kept = this.#replica.tree.stat(ino) === null ? "" : this.#replica.tree.readLink(ino);
     if (kept !== "") return kept;
     const target = await this.#o.link.call("readLink", { ino });
@@ -1055,21 +1079,46 @@ export class MountFs implements InodeFs {
       }),
     );
   }
-  /** What has lost its last name, and a process may still hold. */
-  #keepUnnamed(node: Stat, xattrs: UnnamedXattrs, time: Time): void {
-    const stat = { ...this.#accessed.seen(node), nlink: 0, ctimeSec: time.sec, ctimeNsec: time.nsec };
-    this.#accessed.forget(node.ino);
-    this.#unnamed.set(node.ino, { stat, xattrs, temporary: false, retained: null });
+  /** What the node will be once its last name is gone; asked for while the replica has it. */
+  #asUnnamed(node: Stat): UnnamedNode {
+    const target = (node.mode & S_IFMT) === S_IFLNK ? this.#replica.tree.readLink(node.ino) : "";
+    return {
+      stat: { ...this.#accessed.seen(node), nlink: 0 },
+      xattrs: this.#xattrsOf(node),
+      target: target === "" ? null : target,
+      temporary: false,
+      retained: null,
+      givenUp: [],
+    };
+  }
+  /** A node has lost its last name. A process may still hold it; once the kernel forgets it, it concerns nobody. */
+  #lostLast(unnamed: UnnamedNode, time: Time): void {
+    const { ino } = unnamed.stat;
+    this.#accessed.forget(ino);
+    if (!this.#open.has(ino) && this.#notifier?.holds?.(ino) === false) {
+      this.#dropOpenLayer(ino);
+      return;
+    }
+    unnamed.stat = { ...unnamed.stat, ctimeSec: time.sec, ctimeNsec: time.nsec };
+    this.#unnamed.set(ino, unnamed);
   }
   /** It has a name again, or nobody can come back to it. */
   #dropUnnamed(ino: number): void {
-    const retained = this.#unnamed.get(ino)?.retained ?? null;
-    if (retained !== null) this.#cache.release(retained.hash, retained.size);
+    const unnamed = this.#unnamed.get(ino);
+    if (unnamed === undefined) return;
     this.#unnamed.delete(ino);
+    this.#retainContent(unnamed, null);
+    const stack = this.#stacks.get(ino);
+    for (const layer of unnamed.givenUp) {
+      const place = stack?.layers.indexOf(layer) ?? -1;
+      if (place >= 0) stack?.layers.splice(place, 1);
+      layer.dispose();
+      if (stack?.isEmpty === true) this.#forgetStack(ino);
+    }
   }
-  /** Of a file somebody has open the attributes are asked for before they are gone for everybody. */
+  /** What is not known of them is asked for before it is gone for everybody. */
   async #xattrsToKeep(ino: number): Promise<void> {
-    if (this.#open.has(ino) && !this.#xattrsKnown(ino)) await this.#loadXattrs(ino).catch(() => {});
+    if (!this.#xattrsKnown(ino)) await this.#loadXattrs(ino).catch(() => {});
   }
   async unlink(parent: number, name: string, _caller: Caller): Promise<void> {
     this.#writable();
@@ -1082,10 +1131,9 @@ export class MountFs implements InodeFs {
     const seen = this.#seen(now);
     const expected = now.nlink > 1 ? { others: true } : seen === undefined ? {} : { baseContent: seen };
     const time = this.#time();
-    const xattrs = this.#xattrsOf(now);
+    const removed = this.#asUnnamed(now);
     this.#commit([{ t: "unlink", parent, name, ino: node.ino, ...expected, time }]);
-    if (now.nlink > 1) this.#notifier?.invalidateInode(node.ino, false);
-    else this.#fileRemoved(now, xattrs, time);
+    this.#lostName(now, removed, time);
   }
   /** Right after a start or a new connection a file's content may have to be asked for again. */
   async #sure(ino: number): Promise<void> {
@@ -1099,10 +1147,14 @@ export class MountFs implements InodeFs {
     if (stack === undefined) return node.content;
     return stack.unresolved ? undefined : stack.base;
   }
-  /** A file has lost its last name: once the kernel forgets it, its undelivered bytes concern nobody. */
-  #fileRemoved(node: Stat, xattrs: UnnamedXattrs, time: Time): void {
-    this.#keepUnnamed(node, xattrs, time);
+  /** A name of the node is gone; `removed` is what it is without any. */
+  #lostName(node: Stat, removed: UnnamedNode, time: Time): void {
+    if (node.nlink > 1 && !isDir(node)) {
+      this.#notifier?.invalidateInode(node.ino, false);
+      return;
+    }
     if (this.#stacks.has(node.ino)) this.#gone.add(node.ino);
+    this.#lostLast(removed, time);
   }
   #dropOpenLayer(ino: number): void {
     const stack = this.#stacks.get(ino);
@@ -1119,11 +1171,12 @@ export class MountFs implements InodeFs {
     if (!isDir(node)) throw new FsError("not_a_directory", "not a directory", { path: name });
     await this.#stat(parent);
     await this.#complete(node.ino);
+    await this.#xattrsToKeep(node.ino);
     const time = this.#time();
     const now = this.#replica.stat(node.ino) ?? node;
-    const xattrs = this.#xattrsOf(now);
+    const removed = this.#asUnnamed(now);
     this.#commit([{ t: "rmdir", parent, name, ino: node.ino, time }]);
-    this.#keepUnnamed(now, xattrs, time);
+    this.#lostName(now, removed, time);
   }
   async rename(
     parent: number,
@@ -1143,6 +1196,8 @@ export class MountFs implements InodeFs {
     if (there !== null && (flags & RENAME_NOREPLACE) !== 0) {
       throw new FsError("already_exists", "the name is taken", { path: newName });
     }
+    // Two names of one node: nothing happens (rename(2)). Other devices may see them otherwise than we do.
+    if (there?.ino === node.ino && (flags & RENAME_EXCHANGE) === 0) return;
     if (there !== null && isDir(there)) await this.#complete(there.ino);
     if (there !== null) {
       await this.#xattrsToKeep(there.ino);
@@ -1161,18 +1216,13 @@ export class MountFs implements InodeFs {
     const ops: Op[] = [
       { t: "rename", parent, name, newParent, newName, flags: plain, ino: node.ino, ...(replaces ? over : {}), time },
     ];
-    if ((flags & RENAME_WHITEOUT) !== 0 && there?.ino !== node.ino) {
+    if ((flags & RENAME_WHITEOUT) !== 0) {
       const { uid, gid } = caller;
       ops.push({ t: "create", parent, name, ino: this.#replica.allotIno(), mode: S_IFCHR, uid, gid, rdev: 0, time });
     }
-    const replaced = replaces && now !== null && now.ino !== node.ino
-      ? { node: now, xattrs: this.#xattrsOf(now) }
-      : null;
+    const removed = replaces && now !== null ? this.#asUnnamed(now) : null;
     this.#commit(ops);
-    if (replaced === null) return;
-    if (isDir(replaced.node)) this.#keepUnnamed(replaced.node, replaced.xattrs, time);
-    else if (others) this.#notifier?.invalidateInode(replaced.node.ino, false);
-    else this.#fileRemoved(replaced.node, replaced.xattrs, time);
+    if (now !== null && removed !== null) this.#lostName(now, removed, time);
   }
   async link(ino: number, newParent: number, newName: string, _caller: Caller): Promise<Stat> {
     this.#writable();
@@ -1212,7 +1262,9 @@ export class MountFs implements InodeFs {
       this.#unnamed.set(ino, unnamed);
       throw error;
     }
-    if (unnamed.retained !== null) this.#cache.release(unnamed.retained.hash, unnamed.retained.size);
+    this.#retainContent(unnamed, null);
+    const open = this.#open.get(ino);
+    if (open !== undefined) open.plain = false;
     return this.#shown(this.#mustStat(ino));
   }
   opendir(ino: number, flags: number): { keepCache: boolean; counts: boolean } {
@@ -1349,8 +1401,11 @@ export class MountFs implements InodeFs {
     if (mode !== node.mode) this.#commit([{ t: "attr", ino, mode: mode & 0o7777, time: this.#time() }]);
   }
   #retain(holder: { retained: RetainedContent | null }, stat: Stat): void {
+    const { ino, content, size } = stat;
+    this.#retainContent(holder, content === null || this.#stacks.has(ino) ? null : { hash: content, size });
+  }
+  #retainContent(holder: { retained: RetainedContent | null }, wanted: RetainedContent | null): void {
     const before = holder.retained;
-    const wanted = stat.content === null || this.#stacks.has(stat.ino) ? null : { hash: stat.content, size: stat.size };
     if (before?.hash === wanted?.hash) return;
     if (wanted !== null) this.#cache.retain(wanted.hash, wanted.size);
     if (before !== null) this.#cache.release(before.hash, before.size);
@@ -1380,12 +1435,12 @@ export class MountFs implements InodeFs {
     this.#lastContent.set(node.ino, node.content);
     return { fh, keepCache };
   }
-  open(ino: number, flags: number, caller: Caller): Awaitable<OpenResult> {
+  open(ino: number, flags: number, caller: Caller, killSuidgid = false): Awaitable<OpenResult> {
     const writes = (flags & (O_ACCMODE | O_TRUNC)) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#statOr(ino);
     if (node === null || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
-      return this.#openSlowly(ino, flags, caller);
+      return this.#openSlowly(ino, flags, caller, killSuidgid);
     }
     return this.#reader(ino, flags, this.#openHandle(node, flags));
   }
@@ -1396,7 +1451,7 @@ export class MountFs implements InodeFs {
     const stack = this.#stacks.get(ino);
     return stack === undefined || this.#isThere(stack);
   }
-  async #openSlowly(ino: number, flags: number, caller: Caller): Promise<OpenResult> {
+  async #openSlowly(ino: number, flags: number, caller: Caller, killSuidgid: boolean): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#modes.mode === "online") {
@@ -1409,18 +1464,25 @@ export class MountFs implements InodeFs {
       throw errorFromErrno(Errno.ETXTBSY, "the program runs");
     }
     const result = this.#openHandle(node, flags);
-    if ((flags & O_TRUNC) !== 0 && isFile(node)) {
-      const stack = this.#stackFor(node);
-      if (stack.size > 0) {
-        stack.top().truncate(0);
-        this.#wrote(ino, stack, false);
-      } else {
-        if (stack.isEmpty) this.#forgetStack(ino);
-        await this.setattr(ino, { mtime: "now" }, result.fh, caller);
-      }
-      return { ...result, keepCache: false };
+    if ((flags & O_TRUNC) === 0 || !isFile(node)) return this.#reader(ino, flags, result);
+    try {
+      await this.#empty(node, result.fh, caller, killSuidgid);
+    } catch (error) {
+      this.release(ino, result.fh, 0n, false);
+      throw error;
     }
-    return this.#reader(ino, flags, result);
+    return { ...result, keepCache: false };
+  }
+  /** What O_TRUNC does. */
+  async #empty(node: Stat, fh: number, caller: Caller, killSuidgid: boolean): Promise<void> {
+    const stack = this.#stackFor(node);
+    if (stack.size > 0) {
+      stack.top().truncate(0);
+      this.#wrote(node.ino, stack, killSuidgid);
+    } else {
+      if (stack.isEmpty) this.#forgetStack(node.ino);
+      await this.setattr(node.ino, { mtime: "now", killSuidgid }, fh, caller);
+    }
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
     if ((flags & O_ACCMODE) === O_WRONLY) return result;
@@ -1464,13 +1526,14 @@ export class MountFs implements InodeFs {
     if (this.#unnamed.has(parent)) throw errorFromErrno(Errno.EPERM, "the directory was removed");
     const { gid, bits } = inherited(dir, S_IFREG | (mode & 0o7777), caller);
     const stat = { ...blankStat(this.#replica.allotIno(), bits, this.#time()), uid: caller.uid, gid, nlink: 0 };
-    this.#unnamed.set(stat.ino, { stat, xattrs: new UnnamedXattrs(), temporary: true, retained: null });
+    const xattrs = new UnnamedXattrs();
+    this.#unnamed.set(stat.ino, { stat, xattrs, target: null, temporary: true, retained: null, givenUp: [] });
     return { stat, open: this.#openHandle(stat, flags) };
   }
 
   /** The node is read now. The kernel asks for the times again by itself. */
   #read(node: Stat): void {
-    const unnamed = this.#unnamed.size === 0 ? undefined : this.#unnamed.get(node.ino);
+    const unnamed = this.#unnamed.get(node.ino);
     if (unnamed === undefined) this.#accessed.read(node);
     else if (this.#accessed.isDue(node)) {
       const { sec, nsec } = this.#time();
@@ -1732,9 +1795,12 @@ export class MountFs implements InodeFs {
     if (open.opens > 0) return;
     this.#open.delete(ino);
     const unnamed = this.#unnamed.get(ino);
-    if (unnamed !== undefined && unnamed.retained === null) {
+    if (unnamed !== undefined) {
       // Who holds it without having it open (O_PATH) may open it again.
-      unnamed.retained = open.retained;
+      if (open.retained !== null) {
+        this.#retainContent(unnamed, null);
+        unnamed.retained = open.retained;
+      }
       return;
     }
     if (open.retained !== null) this.#cache.release(open.retained.hash, open.retained.size);

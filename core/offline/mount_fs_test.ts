@@ -435,6 +435,20 @@ Deno.test({ name: "a file that one changes and another removes lives on, changed
   await stop(b);
 });
 
+Deno.test({ name: "of two names of one file none is moved over the other", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const ino = await write(a.fs, 1, "f", text("text"));
+  await a.fs.link(ino, 1, "g", caller);
+  await a.fs.readdir(1, null, 10);
+  await quiet([a]);
+  a.link.disconnect();
+  await a.fs.rename(1, "f", 1, "g", 0, caller);
+  assert.equal(a.fs.status().pending.records, 0);
+  assert.deepEqual((await a.fs.readdir(1, null, 10)).map((entry) => entry.name), ["f", "g"]);
+  await stop(a);
+});
+
 type Many =
   | { t: "write"; device: number; file: number; size: number }
   | { t: "cut" | "heal" | "crash" | "lose"; device: number }

@@ -7,6 +7,7 @@ import { S_IFMT, type Stat } from "../fs/stat.ts";
 import type { Op, Time } from "../index/ops.ts";
 import { noAttribute } from "../index/tree.ts";
 import type { JournaledAttr } from "./journal.ts";
+import type { Layer } from "./layers.ts";
 
 /** The attributes after an `attr` operation. */
 export const changedBy = (stat: Stat, op: Op & { t: "attr" }): Stat => (
@@ -27,10 +28,14 @@ export interface UnnamedNode {
   /** `nlink` 0. */
   stat: Stat;
   readonly xattrs: UnnamedXattrs;
+  /** Of a symbolic link. */
+  readonly target: string | null;
   /** Made without a name (O_TMPFILE): it can still get one. */
-  temporary: boolean;
-  /** The content retained in the cache for who opens it again; null while it is open, or never was. */
+  readonly temporary: boolean;
+  /** The content retained in the cache for who opens it again; null: it never was open. */
   retained: RetainedContent | null;
+  /** Bytes that were given up, as others removed the file too: they are here for who holds it. */
+  readonly givenUp: Layer[];
 }
 
 /** A content in the cache that is not evicted before it is released. */

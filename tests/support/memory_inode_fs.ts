@@ -372,10 +372,11 @@ export class MemoryInodeFs implements InodeFs {
     return { fh, keepCache: true };
   }
 
-  open(ino: number, flags: number, _caller: Caller): OpenResult {
+  open(ino: number, flags: number, caller: Caller, killSuidgid: boolean): OpenResult {
     const node = this.#get(ino);
     if (node.children !== null) fail(Errno.EISDIR, "a directory can't be opened as a file");
-    if ((flags & O_TRUNC) !== 0 && (flags & O_ACCMODE) !== 0) {
+    if ((flags & O_TRUNC) !== 0) {
+      if (killSuidgid) this.setattr(ino, { killSuidgid }, undefined, caller);
       this.#resize(node, 0);
       this.#touch(node, true);
     }
@@ -391,7 +392,7 @@ export class MemoryInodeFs implements InodeFs {
   ): { stat: Stat; open: OpenResult } {
     const existing = this.#dir(parent).children.get(name);
     if (existing !== undefined && (flags & O_EXCL) === 0) {
-      return { open: this.open(existing, flags, caller), stat: this.#answer(this.#get(existing)) };
+      return { open: this.open(existing, flags, caller, false), stat: this.#answer(this.#get(existing)) };
     }
     const node = this.#new(parent, name, S_IFREG | mode, caller);
     return { stat: this.#answer(node), open: this.#openNode(node, flags) };
