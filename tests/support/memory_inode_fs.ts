@@ -18,7 +18,6 @@ import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../
 import type { StatFs } from "../../core/fs/contract.ts";
 import { splitTime } from "../../core/platform/clock.ts";
 
-const O_ACCMODE = 3;
 const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
 const XATTR_CREATE = 1;
