@@ -6,11 +6,23 @@
 import { FsError } from "../fs/error.ts";
 import type { ByteRange } from "../store/extents.ts";
 import { Extents } from "../store/extents.ts";
-import { closeFd, O_CREAT, O_RDWR, openFd, preadFd, pwriteFd, syncFd, unlinkPath } from "../platform/posix.ts";
+import {
+  closeFd,
+  O_CREAT,
+  O_RDWR,
+  openFd,
+  preadFd,
+  pwriteFd,
+  startWriteback,
+  syncFd,
+  unlinkPath,
+} from "../platform/posix.ts";
 import type { Journal, JournaledAttr, JournaledData, JournalPlace } from "./journal.ts";
 
 /** Bytes a layer may hold in memory before they move to a staging file. */
 const MEMORY_LIMIT = 256 * 1024;
+/** Each time so many bytes were added at the end, the disk begins with them: the flush has to wait for what is left. */
+const WRITEBACK_BYTES = 16 * 1024 * 1024;
 
 /** Where the next bytes of a range come from. */
 export type Source =
@@ -35,6 +47,8 @@ export class Layer {
   #memoryStart = 0;
   #fd = -1;
   #path: string | null = null;
+  /** From here on nothing was said to the disk yet. */
+  #unsent = 0;
   #place: JournalPlace | null = null;
   #placeRanges: ByteRange[] = [];
   #journal: Journal | null = null;
@@ -98,6 +112,9 @@ export class Layer {
     }
     pwriteFd(this.#fd, data as Uint8Array<ArrayBuffer>, offset);
     this.#cover(offset, data.length);
+    if (offset + data.length < this.#unsent + WRITEBACK_BYTES) return;
+    startWriteback(this.#fd, this.#unsent);
+    this.#unsent = offset + data.length;
   }
   #cover(offset: number, length: number): void {
     if (offset > this.size) this.sparse = true;
