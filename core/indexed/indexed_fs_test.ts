@@ -1,6 +1,7 @@
 /** TieredFs against a model in memory, with crashes; streams, handles, and what a full disk and a second server meet. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { OpenPack } from "../store/open_pack.ts";
 import { CoreHouse } from "../../tests/support/core_house.ts";
 import { collect, rejects, text, utf8 } from "../../tests/support/expect.ts";
 import { hasCode } from "../fs/error.ts";
@@ -176,6 +177,27 @@ Deno.test("what was acknowledged is there after a crash at any moment, and never
     ),
     { numRuns: 8 },
   );
+});
+
+Deno.test("a pack that is just being moved to its place is no problem", async () => {
+  await using house = new CoreHouse();
+  const core = await house.open();
+  await core.fs.write("/f", patternBytes(1, 500_000));
+  const { moveTo } = OpenPack.prototype;
+  const moving = Promise.withResolvers<void>();
+  OpenPack.prototype.moveTo = async function (folder, name) {
+    moving.resolve();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await moveTo.call(this, folder, name);
+  };
+  try {
+    const flushed = core.tiers.flush({});
+    await moving.promise;
+    assert.deepEqual((await core.tiers.scrub({ deep: true })).problems, []);
+    await flushed;
+  } finally {
+    OpenPack.prototype.moveTo = moveTo;
+  }
 });
 
 Deno.test("bug 6: a random write keeps every other byte, and a read that fails on the way changes nothing", async () => {

@@ -274,7 +274,16 @@ async function wire(
     clock,
     log,
   });
-  const scrubber = new Scrubber({ index, tiers, openPacks, source, repairer, timeoutMs: readTimeoutMs, clock });
+  const scrubber = new Scrubber({
+    index,
+    tiers,
+    openPacks,
+    source,
+    repairer,
+    settled: (packId) => chunks.settled(packId),
+    timeoutMs: readTimeoutMs,
+    clock,
+  });
   const writers = new ActiveWriters();
   const reader = new ContentReader(index, chunks);
   const writer = new ContentWriter({ index, chunks, pool, writers, compress, now: () => clock.now() });

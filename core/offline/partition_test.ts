@@ -69,7 +69,8 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   const written = new Map<number, Uint8Array>();
   /** `version@inode`: written or copied there, and not replaced or removed by somebody who had it before their eyes. */
   const kept = new Set<string>();
-  const put = (version: number, ino: number) => kept.add(`${version}@${ino}`);
+  /** 0: an empty file, as one that was just made by somebody else is. */
+  const put = (version: number, ino: number) => version !== 0 && kept.add(`${version}@${ino}`);
   const seen = (version: number, ino: number) => kept.delete(`${version}@${ino}`);
 
   const perform = async (s: Step): Promise<void> => {

@@ -20,6 +20,8 @@ export interface ScrubberOptions {
   readonly openPacks: OpenPacks;
   readonly source: PackSource;
   readonly repairer: Repairer;
+  /** Resolves when the pack is not on its way to its place any more. */
+  readonly settled: (packId: number) => Promise<void>;
   readonly timeoutMs: number;
   readonly clock: Clock;
 }
@@ -74,7 +76,11 @@ export class Scrubber {
       if ((pack.tiers & tier.bit) === 0) continue;
       throwIfCancelled(options.signal);
       report.checked++;
-      const problem = await this.#copyProblem(named, tier, options);
+      let problem = await this.#copyProblem(named, tier, options);
+      if (problem === null) continue;
+      // It may have come to the hot tier's folder only now, after the index said so.
+      await this.#o.settled(pack.id);
+      problem = await this.#copyProblem(named, tier, options);
       if (problem === null) continue;
       // It may have left the tier, by right, while it was looked at.
       const now = await this.#o.index.pack(pack.id);
