@@ -700,8 +700,8 @@ export class Conflicts {
     if (copy !== undefined) {
       return await this.#create(out, copy, error, round);
     }
-    if (this.#createdHere(out, data.ino) || round.stacks.has(stack)) return () => [];
-    round.stacks.add(stack);
+    if (this.#createdHere(out, data.ino)) return () => [];
+    // Each of the file's records by itself: they all go.
     if (this.#removedLater(out, data.ino)) {
       return () => {
         const { ino, base, expect } = data;
@@ -709,6 +709,8 @@ export class Conflicts {
         return null;
       };
     }
+    if (round.stacks.has(stack)) return () => [];
+    round.stacks.add(stack);
     const theirs = await this.#stat(data.ino);
     // Nobody changed it: the server had only forgotten what was copied.
     if (!out.salvage && theirs !== null && data.expect !== undefined && theirs.content === data.expect) {

@@ -5,6 +5,7 @@ import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
 import { O_RDWR, O_TRUNC } from "../platform/posix.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
+import type { ConflictPolicy } from "./conflict_list.ts";
 import type { MountFs } from "./mount_fs.ts";
 
 const flags = { killSuidgid: false, fromCache: false };
@@ -13,11 +14,15 @@ const string = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 const pool = new ChunkPool({ workers: 1 });
 
 /** A test with two devices of one server. */
-function unnamedTest(name: string, body: (a: SimDevice, b: SimDevice) => Promise<void>): void {
+function unnamedTest(
+  name: string,
+  body: (a: SimDevice, b: SimDevice) => Promise<void>,
+  policy: ConflictPolicy = "keep-both",
+): void {
   const fn = async () => {
     const server = new FakeServer();
-    const a = await SimDevice.open({ server, name: "a", pool });
-    const b = await SimDevice.open({ server, name: "b", pool });
+    const a = await SimDevice.open({ server, name: "a", pool, policy });
+    const b = await SimDevice.open({ server, name: "b", pool, policy });
     try {
       await body(a, b);
     } finally {
@@ -113,6 +118,29 @@ unnamedTest("a file that both removed is here what was written here, for who hol
   a.fs.forget(ino);
   assert.deepEqual([a.fs.held()["stacks"], a.fs.held()["unnamed"]], [0, 0]);
 });
+
+for (const policy of ["keep-both", "client-wins", "server-wins", "newer", "manual"] as const) {
+  unnamedTest(
+    `what others wrote is not lost when the file was written several times here and removed (${policy})`,
+    async (a, b) => {
+      await a.write(1, "f", text("base"));
+      await quiet([a, b]);
+      await b.text("f");
+      await b.names();
+      b.link.disconnect();
+      for (const words of ["from b", "from b again"]) await b.write(1, "f", text(words));
+      await a.write(1, "f", text("from a"));
+      await quiet([a]);
+      await b.fs.unlink(1, "f", caller);
+      await b.link.connect();
+      await quiet([a, b]);
+      const where = (await a.names()).includes("f") ? 1 : await a.at(".anyfs-conflicts");
+      const [name = ""] = await a.names(where);
+      assert.equal(string(await a.read((await a.fs.lookup(where, name, caller))?.ino ?? 0)), "from a");
+    },
+    policy,
+  );
+}
 
 unnamedTest("a removed symbolic link still says where it leads", async (a) => {
   const { ino } = await a.fs.symlink(1, "l", "target", caller);
