@@ -5,7 +5,7 @@
  */
 import type { Stat } from "../fs/stat.ts";
 import type { Op, Time } from "../index/ops.ts";
-import { type Clock, splitTime } from "../platform/clock.ts";
+import type { Clock } from "../platform/clock.ts";
 
 const DAY_SECONDS = 86_400;
 /** They are sent after so long, milliseconds, or when there are so many. */
@@ -16,28 +16,30 @@ const RECORD_OPS = 500;
 
 export class AccessTimes {
   readonly #clock: Clock;
+  readonly #now: () => Time;
   readonly #send: (ops: readonly Op[]) => void;
   readonly #waiting = new Map<number, Time>();
   #cancel: () => void = () => {};
 
-  /** `send` may throw: then they go on waiting, and when there are too many they are forgotten. */
-  constructor(clock: Clock, send: (ops: readonly Op[]) => void) {
+  /** `now` is the time of changes too. `send` may throw: then they wait on, and when there are too many they are forgotten. */
+  constructor(clock: Clock, now: () => Time, send: (ops: readonly Op[]) => void) {
     this.#clock = clock;
+    this.#now = now;
     this.#send = send;
   }
 
   /** Would a read of the node now count? */
-  isDue(node: Stat, now = splitTime(this.#clock.now())): boolean {
+  isDue(node: Stat): boolean {
     const { atimeSec, atimeNsec, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } = this.seen(node);
     const before = (sec: number, nsec: number) => atimeSec < sec || (atimeSec === sec && atimeNsec <= nsec);
-    return before(mtimeSec, mtimeNsec) || before(ctimeSec, ctimeNsec) || now.sec - atimeSec >= DAY_SECONDS;
+    return before(mtimeSec, mtimeNsec) || before(ctimeSec, ctimeNsec) ||
+      this.#clock.now() / 1000 - atimeSec >= DAY_SECONDS;
   }
   /** The node is read now. */
   read(node: Stat): void {
-    const now = splitTime(this.#clock.now());
-    if (!this.isDue(node, now)) return;
+    if (!this.isDue(node)) return;
     if (this.#waiting.size === 0) this.#cancel = this.#clock.after(WAIT_MS, () => this.flush(), true);
-    this.#waiting.set(node.ino, now);
+    this.#waiting.set(node.ino, this.#now());
     if (this.#waiting.size >= MAX_WAITING) this.flush();
   }
   get empty(): boolean {

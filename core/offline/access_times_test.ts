@@ -4,7 +4,7 @@ import { S_IFREG, type Stat } from "../fs/stat.ts";
 import type { Op } from "../index/ops.ts";
 import { blankStat } from "../index/tree.ts";
 import type { Clock } from "../platform/clock.ts";
-import { systemClock } from "../platform/clock.ts";
+import { splitTime, systemClock } from "../platform/clock.ts";
 import { AccessTimes } from "./access_times.ts";
 
 const DAY = 86_400;
@@ -21,7 +21,7 @@ function scene(refuse: () => boolean = () => false) {
       return () => timers.delete(callback);
     },
   };
-  const times = new AccessTimes(clock, (ops) => {
+  const times = new AccessTimes(clock, () => splitTime(clock.now()), (ops) => {
     if (refuse()) throw new Error("no room");
     sent.push(ops);
   });

@@ -21,7 +21,7 @@ import { type DirEntry, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } 
 import type { StatFs } from "../fs/contract.ts";
 import { type Op, removedBy, ROOT_INO, type Time } from "../index/ops.ts";
 import { blankStat, noAttribute } from "../index/tree.ts";
-import { type Clock, splitTime } from "../platform/clock.ts";
+import { ChangeTimes, type Clock } from "../platform/clock.ts";
 import { listFolder, makeFolder, readText } from "../platform/files.ts";
 import {
   FALLOC_FL_KEEP_SIZE,
@@ -162,6 +162,7 @@ export class MountFs implements InodeFs {
   readonly #stacks = new Map<number, LayerStack>();
   readonly #open = new Map<number, OpenNode>();
   readonly #handles = new Map<number, Handle>();
+  readonly #times: ChangeTimes;
   readonly #accessed: AccessTimes;
   readonly #busy = new Set<number>();
   readonly #unnamed = new Map<number, UnnamedNode>();
@@ -221,7 +222,8 @@ export class MountFs implements InodeFs {
     this.#room = room;
     this.#stagingNumber = stagingNumber;
     this.#knownRequest = journal.lastRequest;
-    this.#accessed = new AccessTimes(o.clock, (ops) => void this.#commit(ops));
+    this.#times = new ChangeTimes(o.clock);
+    this.#accessed = new AccessTimes(o.clock, () => this.#time(), (ops) => void this.#commit(ops));
     this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
     this.#lastNames = new Map(
       replica.metas(LAST_NAME).map(([ino, place]) => [Number(ino), JSON.parse(place) as Place]),
@@ -835,7 +837,7 @@ export class MountFs implements InodeFs {
   // --- our changes ---
 
   #time(): Time {
-    return splitTime(this.#o.clock.now());
+    return this.#times.now();
   }
   #writable(): void {
     if (this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
@@ -1838,11 +1840,12 @@ export class MountFs implements InodeFs {
       default:
         throw new FsError("not_supported", "this kind of fallocate is not supported");
     }
-    if (!keepSize && end > stack.size) stack.top().truncate(end);
-    if (stack.isEmpty) {
-      this.#forgetStack(ino);
-      await this.setattr(ino, { mtime: "now", killSuidgid: caller.uid !== 0 }, fh, caller);
-    } else this.#wrote(ino, stack, caller.uid !== 0);
+    const grows = !keepSize && end > stack.size;
+    if (grows) stack.top().truncate(end);
+    if (grows || (mode & ~FALLOC_FL_KEEP_SIZE) !== 0) return this.#wrote(ino, stack, caller.uid !== 0);
+    // Only its times change: bytes that are on their way to the server would not bring them.
+    if (stack.isEmpty) this.#forgetStack(ino);
+    await this.setattr(ino, { mtime: "now", killSuidgid: caller.uid !== 0 }, fh, caller);
   }
   /** SEEK_DATA and SEEK_HOLE, in blocks of 4 KiB. */
   async lseek(ino: number, _fh: number, offset: number, whence: number): Promise<number> {

@@ -435,6 +435,28 @@ Deno.test({ name: "a file that one changes and another removes lives on, changed
   await stop(b);
 });
 
+Deno.test(
+  { name: "room asked for where there is some is a change that is delivered, also behind bytes", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await device(server, "a");
+    a.link.disconnect();
+    const ino = await write(a.fs, 1, "f", text("text"));
+    const { fh } = await a.fs.open(ino, O_RDWR, caller);
+    const before = await a.fs.getattr(ino, fh);
+    await a.fs.fallocate(ino, fh, 1, 0, 4, caller);
+    const after = await a.fs.getattr(ino, fh);
+    const at = (stat: typeof after) => stat.mtimeSec * 1e9 + stat.mtimeNsec;
+    assert.ok(at(after) > at(before));
+    a.fs.release(ino, fh, 0n, false);
+    await a.link.connect();
+    await quiet([a]);
+    assert.equal(at(await a.fs.getattr(ino, undefined)), at(after));
+    assert.equal(at(await server.index.stat(ino) ?? before), at(after));
+    await stop(a);
+  },
+);
+
 Deno.test({ name: "of two names of one file none is moved over the other", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");

@@ -51,6 +51,27 @@ export function splitTime(ms: number): { sec: number; nsec: number } {
   return { sec, nsec: Math.floor((ms - sec * 1000) * 1e6) };
 }
 
+/**
+ * Times of changes: of two within one millisecond of the clock the second one is later too, by a microsecond, as on a disk
+ * with finer times (multigrain timestamps, fs/inode.c). What compares times to see a change (make, rsync, git) sees it.
+ */
+export class ChangeTimes {
+  readonly #clock: Clock;
+  #last = -1;
+  #within = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+  now(): { sec: number; nsec: number } {
+    const ms = Math.floor(this.#clock.now());
+    this.#within = ms === this.#last ? Math.min(this.#within + 1, 999) : 0;
+    this.#last = ms;
+    const { sec, nsec } = splitTime(ms);
+    return { sec, nsec: nsec + this.#within * 1000 };
+  }
+}
+
 /** A signal that aborts with a TimeoutError after `ms`, or earlier with `parent`. */
 export function timeoutSignal(ms: number, parent?: AbortSignal): AbortSignal {
   const own = AbortSignal.timeout(ms);
