@@ -180,14 +180,15 @@ export class Notifier implements KernelNotifier {
     this.#pump();
   }
 
+  holds(ino: number): boolean {
+    return this.#port.isKnown(ino);
+  }
+
   /**
    * Entries by a new epoch (Linux 6.16; on older kernels they age out, see `session.ts`), and the attributes of every
    * node the kernel holds, which a process may reach without a lookup: open files, current directories. Attributes
    * suffice: with AUTO_INVAL_DATA a changed size or mtime drops the pages.
    */
-  holds(ino: number): boolean {
-    return this.#port.isKnown(ino);
-  }
   invalidateAll(): void {
     this.#touch(ALL);
     if (this.#closed) return;

@@ -5,7 +5,7 @@
  */
 import { FsError, type FsErrorCode, toFsError } from "../fs/error.ts";
 import type { Stat } from "../fs/stat.ts";
-import type { Op } from "../index/ops.ts";
+import { type Op, removedBy } from "../index/ops.ts";
 import type { Applied, ServerLink } from "../remote/protocol.ts";
 import { MAX_INLINE_BYTES } from "../remote/protocol.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
@@ -86,6 +86,8 @@ export interface Outgoing {
   mergedInto: Outgoing | null;
   /** The server had applied it when this connection began, and what it made of its file is not known here any more. */
   had: boolean;
+  /** It went without its bytes, as its file was removed here. */
+  skipped: boolean;
   /** Let go of together with a later record of the same file, whose bytes are newer. */
   superseded: boolean;
   /** It was refused together with others: it goes by itself, to find out which of them it was. */
@@ -278,6 +280,7 @@ export class Delivery {
       prepared: null,
       mergedInto: null,
       had: false,
+      skipped: false,
       superseded: false,
       alone: false,
       since: this.#clock.now(),
@@ -552,8 +555,9 @@ export class Delivery {
     for (const [i, out] of group.entries()) {
       // What was removed again before it was sent need not travel: on a full server it may be what has to go first.
       if (out.data === null || (out.had && out.mergedInto !== null)) continue;
-      const unwanted = !this.#hooks.wanted(out.data.ino) && !await this.#isElsewhere(out.data.ino, i);
+      const unwanted = !this.#hooks.wanted(out.data.ino) && !await this.#isElsewhere(out, out.data.ino);
       if (generation !== this.#generation) return [];
+      out.skipped = unwanted;
       if (unwanted) {
         this.#unprepare(out);
         out.mergedInto = null;
@@ -587,14 +591,27 @@ export class Delivery {
     }
     return group;
   }
-  /** Have others given the file of the record `i` places ahead, which was removed here, another name? */
-  async #isElsewhere(ino: number, i: number): Promise<boolean> {
-    for (let at = this.#cursor + i; at >= 0 && this.#queue[at]?.state !== "visible"; at--) {
-      if (this.#queue[at]?.ops.some((op) => op.t === "create" && op.ino === ino) === true) return false;
+  /** Have others given the file, which was removed here, another name? */
+  async #isElsewhere(out: Outgoing, ino: number): Promise<boolean> {
+    // Nobody else can have seen it. What is under way may be applied there already, perhaps since an earlier connection.
+    for (let at = this.#cursor; at < this.#queue.length; at++) {
+      const each = this.#queue[at];
+      if (each?.ops.some((op) => op.t === "create" && op.ino === ino) === true) return false;
+      if (each === out) break;
+    }
+    // Others may do it at any time, also after they were asked about: only a full server, which can't take the bytes, is.
+    if (this.#blocked?.code !== "no_space") return true;
+    let ours = 0;
+    for (const { state, ops } of this.#queue) {
+      if (state === "visible") continue;
+      for (const op of ops) {
+        if (op.t === "link" && op.ino === ino) ours--;
+        if (removedBy(op) === ino && state === "queued") ours++;
+      }
     }
     try {
       const there = await this.#link.call("stat", { ino });
-      return there !== null && there.nlink > 1;
+      return there !== null && there.nlink > ours;
     } catch {
       return true;
     }
@@ -703,7 +720,7 @@ export class Delivery {
       const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
         this.#finished.find((other) => other.layer === below && other.stack === stack);
       if (before === undefined) return {};
-      if (carrierOf(before) !== out) {
+      if (carrierOf(before) !== out && !before.skipped) {
         const made = madeBy(before);
         return made === null ? {} : { baseContent: made.content };
       }

@@ -399,6 +399,9 @@ export class MountFs implements InodeFs {
       }
       fs.#recover(record, place, applied);
     }
+    for (const ino of fs.#delivery.list().flatMap(({ ops }) => ops.map(removedBy))) {
+      if (fs.#stacks.has(ino) && replica.tree.anyName(ino) === null) fs.#gone.add(ino);
+    }
     late.lost = () => fs.#lost();
     late.journaled = () => fs.#delivery.nextRequest - 1;
     for (const ino of replica.wrote) {
@@ -654,8 +657,7 @@ export class MountFs implements InodeFs {
     if (stack !== undefined) this.#forgetStack(ino);
     const before = this.#replica.tree.stat(ino);
     if (stat === null) {
-      const held = this.#open.has(ino) || this.#notifier?.holds?.(ino) === true;
-      if (before !== null && held) this.#lostLast(this.#asUnnamed(before), this.#time());
+      if (before !== null && this.#open.has(ino)) this.#lostLast(this.#asUnnamed(before), this.#time());
       this.#replica.unlearn(ino);
       this.#notifier?.invalidateInode(ino, false);
       return;
@@ -817,7 +819,9 @@ export class MountFs implements InodeFs {
     stack.baseHoles = made.holes;
     const ino = out.data?.ino ?? 0;
     const unnamed = this.#unnamed.get(ino);
-    if (unnamed !== undefined) this.#retainContent(unnamed, content === null ? null : { hash: content, size });
+    if (unnamed !== undefined && this.#stacks.get(ino) === stack) {
+      this.#retainContent(unnamed, content === null ? null : { hash: content, size });
+    }
     // The delivery has counted what was only estimated.
     if (layer.sparse) this.#notifier?.invalidateInode(ino, false);
   }
@@ -1468,7 +1472,8 @@ export class MountFs implements InodeFs {
     const result = this.#openHandle(node, flags);
     if ((flags & O_TRUNC) === 0 || !isFile(node)) return this.#reader(ino, flags, result);
     try {
-      await this.#empty(node, result.fh, caller, killSuidgid);
+      if (killSuidgid) await this.#setattr(ino, { killSuidgid }, result.fh, caller);
+      await this.#empty(await this.#stat(ino), result.fh, caller);
     } catch (error) {
       this.release(ino, result.fh, 0n, false);
       throw error;
@@ -1476,14 +1481,14 @@ export class MountFs implements InodeFs {
     return { ...result, keepCache: false };
   }
   /** What O_TRUNC does. */
-  async #empty(node: Stat, fh: number, caller: Caller, killSuidgid: boolean): Promise<void> {
+  async #empty(node: Stat, fh: number, caller: Caller): Promise<void> {
     const stack = this.#stackFor(node);
     if (stack.size > 0) {
       stack.top().truncate(0);
-      this.#wrote(node.ino, stack, killSuidgid);
+      this.#wrote(node.ino, stack, false);
     } else {
       if (stack.isEmpty) this.#forgetStack(node.ino);
-      await this.setattr(node.ino, { mtime: "now", killSuidgid }, fh, caller);
+      await this.setattr(node.ino, { mtime: "now" }, fh, caller);
     }
   }
   #reader(ino: number, flags: number, result: OpenResult): OpenResult {
@@ -1798,8 +1803,10 @@ export class MountFs implements InodeFs {
     this.#open.delete(ino);
     const unnamed = this.#unnamed.get(ino);
     if (unnamed !== undefined) {
-      // Who holds it without having it open (O_PATH) may open it again.
-      if (open.retained !== null) {
+      // Who holds it without having it open (O_PATH) may open it again. What lies below bytes that were written is
+      // retained already, and is not what was opened.
+      if (unnamed.retained !== null && this.#stacks.has(ino)) this.#retainContent(open, null);
+      else if (open.retained !== null) {
         this.#retainContent(unnamed, null);
         unnamed.retained = open.retained;
       }

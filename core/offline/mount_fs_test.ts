@@ -440,6 +440,7 @@ Deno.test(
   async () => {
     const server = new FakeServer();
     const a = await device(server, "a");
+    await a.fs.readdir(1, null, 10);
     a.link.disconnect();
     const ino = await write(a.fs, 1, "f", text("text"));
     const { fh } = await a.fs.open(ino, O_RDWR, caller);

@@ -5,6 +5,7 @@ import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
 import { O_RDWR, O_TRUNC } from "../platform/posix.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
+import { Journal } from "./journal.ts";
 import type { ConflictPolicy } from "./conflict_list.ts";
 import type { MountFs } from "./mount_fs.ts";
 
@@ -16,16 +17,20 @@ const pool = new ChunkPool({ workers: 1 });
 /** A test with two devices of one server. */
 function unnamedTest(
   name: string,
-  body: (a: SimDevice, b: SimDevice) => Promise<void>,
+  body: (a: SimDevice, b: SimDevice, server: FakeServer) => Promise<void>,
   policy: ConflictPolicy = "keep-both",
 ): void {
   const fn = async () => {
     const server = new FakeServer();
     const a = await SimDevice.open({ server, name: "a", pool, policy });
     const b = await SimDevice.open({ server, name: "b", pool, policy });
+    // The devices' own timers don't keep a process alive.
+    const alive = setInterval(() => {}, 100);
     try {
-      await body(a, b);
+      await body(a, b, server);
     } finally {
+      clearInterval(alive);
+      a.link.before = () => Promise.resolve();
       await a.stop();
       await b.stop();
       await server.index.close();
@@ -206,24 +211,19 @@ unnamedTest("so is what lies below bytes that were written after the removal", a
 unnamedTest(
   "on a full server the removal that makes room does not wait behind the bytes of what it removes",
   async (a) => {
-    const alive = setInterval(() => {}, 100);
-    try {
-      let tries = 0;
-      a.link.before = (method, params) => {
-        if (method === "apply" && (params as { ops: { t: string }[] }).ops.some((op) => op.t === "content")) {
-          tries++;
-          throw new FsError("no_space", "full");
-        }
-        return Promise.resolve();
-      };
-      const ino = await a.write(1, "f", text("much"));
-      while (tries === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-      await a.fs.unlink(1, "f", caller);
-      a.fs.forget(ino);
-      assert.ok(await a.fs.drain(10_000));
-    } finally {
-      clearInterval(alive);
-    }
+    let tries = 0;
+    a.link.before = (method, params) => {
+      if (method === "apply" && (params as { ops: { t: string }[] }).ops.some((op) => op.t === "content")) {
+        tries++;
+        throw new FsError("no_space", "full");
+      }
+      return Promise.resolve();
+    };
+    const ino = await a.write(1, "f", text("much"));
+    while (tries === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await a.fs.unlink(1, "f", caller);
+    a.fs.forget(ino);
+    assert.ok(await a.fs.drain(10_000));
   },
 );
 
@@ -258,4 +258,172 @@ unnamedTest("an open that fails leaves nothing open", async (a) => {
   a.fs.forget(ino);
   const { handles, unnamed } = a.fs.held();
   assert.deepEqual([handles, unnamed, a.fs.status().openFiles], [0, 0, 0]);
+});
+
+unnamedTest(
+  "a file made before the answer was lost, linked elsewhere and removed here keeps what was written",
+  async (a, b) => {
+    let cut = false;
+    a.link.after = (method) => {
+      if (method === "apply" && !cut) {
+        cut = true;
+        a.link.disconnect();
+      }
+    };
+    const { stat: { ino }, open: { fh } } = await a.fs.create(1, "f", 0o644, O_RDWR, caller);
+    for (let i = 0; i < 200 && !cut; i++) await new Promise((r) => setTimeout(r, 5));
+    assert.ok(cut);
+    await quiet([b]);
+    assert.equal(await b.at("f"), ino);
+    await b.fs.link(ino, 1, "g", caller);
+    await quiet([b]);
+    await a.fs.write(ino, fh, 0, text("written and closed"), flags);
+    await close(a.fs, ino, fh);
+    await a.fs.unlink(1, "f", caller);
+    a.fs.forget(ino);
+    await a.link.connect();
+    await quiet([a, b]);
+    assert.equal(await b.text("g"), "written and closed");
+  },
+);
+
+unnamedTest("on a full server a removed file that had two names does not wait behind its bytes either", async (a) => {
+  const ino = await a.write(1, "f", text("base"));
+  await a.fs.link(ino, 1, "g", caller);
+  await quiet([a]);
+  let tries = 0;
+  a.link.before = (method, params) => {
+    if (method === "apply" && (params as { ops: { t: string }[] }).ops.some((op) => op.t === "content")) {
+      tries++;
+      throw new FsError("no_space", "full");
+    }
+    return Promise.resolve();
+  };
+  await close(a.fs, ino, await writeTo(a.fs, ino, text("much")));
+  for (let i = 0; i < 400 && tries === 0; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.ok(tries > 0);
+  await a.fs.unlink(1, "f", caller);
+  await a.fs.unlink(1, "g", caller);
+  a.fs.forget(ino);
+  assert.ok(await a.fs.drain(8000));
+});
+
+unnamedTest("what others wrote over a file that is held is what is kept in the cache", async (a, b) => {
+  const mine = new Uint8Array(600_000).map((_, i) => (i * 7919) >> 3);
+  const theirs = mine.slice().reverse();
+  const same = (x: Uint8Array, y: Uint8Array) => x.length === y.length && x.every((v, i) => v === y[i]);
+  const ino = await a.write(1, "f", text("x"));
+  await quiet([a, b]);
+  await b.at("f");
+  a.link.holdDurable = true;
+  await close(a.fs, ino, await writeTo(a.fs, ino, mine));
+  for (let i = 0; i < 100 && (await b.fs.getattr(ino, 0)).size !== mine.length; i++) {
+    await new Promise((r) => setTimeout(r, 5));
+  }
+  await b.write(1, "f", theirs);
+  await quiet([b]);
+  for (let i = 0; i < 100 && !same(await a.read(ino), theirs); i++) {
+    await new Promise((r) => setTimeout(r, 5));
+  }
+  const { fh } = await a.fs.open(ino, 0, caller);
+  assert.ok(same(await a.read(ino), theirs), "1");
+  await a.fs.unlink(1, "f", caller);
+  a.fs.release(ino, fh, 0n, false);
+  a.link.holdDurable = false;
+  await a.link.settled();
+  await quiet([a, b]);
+  a.link.disconnect();
+  a.fs.clearCache();
+  assert.ok(same(await a.read(ino), theirs), "2");
+});
+
+unnamedTest("after a restart the removal does not wait behind the bytes either", async (_a, _b, server) => {
+  const a = await SimDevice.open({ server, name: "c", pool });
+  let tries = 0;
+  const before = (method: string, params: unknown) => {
+    if (method === "apply" && (params as { ops: { t: string }[] }).ops.some((op) => op.t === "content")) {
+      tries++;
+      throw new FsError("no_space", "full");
+    }
+    return Promise.resolve();
+  };
+  const ino = await a.write(1, "f", text("base"));
+  await quiet([a]);
+  a.link.disconnect();
+  await close(a.fs, ino, await writeTo(a.fs, ino, text("much")));
+  await a.fs.unlink(1, "f", caller);
+  a.fs.forget(ino);
+  const c = await a.crash(false);
+  c.link.before = before;
+  await c.link.connect();
+  try {
+    assert.ok(await c.fs.drain(6000));
+  } finally {
+    c.link.before = () => Promise.resolve();
+    await c.stop();
+  }
+});
+
+unnamedTest(
+  "what was written is not lost when the file gets another name while the removal is on its way",
+  async (a, b) => {
+    const ino = await a.write(1, "f", text("base"));
+    await quiet([a, b]);
+    await b.at("f");
+    a.link.disconnect();
+    await close(a.fs, ino, await writeTo(a.fs, ino, text("written and closed")));
+    await a.fs.unlink(1, "f", caller);
+    a.fs.forget(ino);
+    let done = false;
+    a.link.before = async (method) => {
+      if (method !== "apply" || done) return;
+      done = true;
+      await b.fs.link(ino, 1, "g", caller);
+      await quiet([b]);
+    };
+    await a.link.connect();
+    await quiet([a, b]);
+    assert.equal(await b.text("g"), "written and closed");
+  },
+);
+
+unnamedTest(
+  "what lies below bytes written after the removal is kept when the file was opened before, too",
+  async (a) => {
+    const first = new Uint8Array(600_000).map((_, i) => (i * 7919) >> 3);
+    const second = first.slice().reverse();
+    const ino = await a.write(1, "f", first);
+    await quiet([a]);
+    await new Promise((r) => setTimeout(r, 200));
+    const { fh } = await a.fs.open(ino, O_RDWR, caller);
+    await a.fs.write(ino, fh, 0, second, flags);
+    await a.fs.fsync(ino, fh, false);
+    await a.fs.unlink(1, "f", caller);
+    await a.fs.write(ino, fh, 0, second.subarray(0, 1), flags);
+    await quiet([a]);
+    await new Promise((r) => setTimeout(r, 200));
+    a.fs.release(ino, fh, 0n, false);
+    a.link.disconnect();
+    a.fs.clearCache();
+    const got = await a.read(ino);
+    assert.ok(got.length === second.length && got.every((v, i) => v === second[i]));
+  },
+);
+
+unnamedTest("an open with O_TRUNC that fails leaves the file as it was", async (a) => {
+  const ino = await a.write(1, "f", text("base"));
+  await a.fs.setattr(ino, { mode: 0o4755 }, undefined, caller);
+  await quiet([a]);
+  const { append } = Journal.prototype;
+  Journal.prototype.append = function (record, data) {
+    if (record.ops.some((op) => op.t === "attr")) throw new FsError("no_space", "full");
+    return append.call(this, record, data);
+  };
+  try {
+    await assert.rejects(async () => await a.fs.open(ino, O_RDWR | O_TRUNC, caller, true));
+  } finally {
+    Journal.prototype.append = append;
+  }
+  await quiet([a]);
+  assert.equal(await a.text("f"), "base");
 });
