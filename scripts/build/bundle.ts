@@ -32,6 +32,7 @@ export async function bundle(root: string, out: string, maps: string): Promise<s
   ], { cwd: root, timeoutMs: 300_000 });
   if (result.code !== 0) throw new Error(`deno bundle failed: ${result.stderr.trim()}`);
   moveMaps(out, maps);
+  giveRequire(out);
   // What starts a thread names it beside itself, and every script but the threads' own lies in `out`.
   return threads.map((path) => {
     const name = path.split("/").at(-1) ?? path;
@@ -44,5 +45,18 @@ function moveMaps(out: string, maps: string): void {
   for (const { name, isDirectory } of Deno.readDirSync(out)) {
     if (isDirectory) moveMaps(`${out}/${name}`, maps);
     else if (name.endsWith(".map")) Deno.renameSync(`${out}/${name}`, `${maps}/${name}`);
+  }
+}
+
+/**
+ * CommonJS packages ask for Node's own modules while they run, which a bundle of ES modules refuses where there is no
+ * `require` ("Dynamic require of"). They ask for nothing else: packages are in the bundle.
+ */
+function giveRequire(out: string): void {
+  for (const { name, isFile } of Deno.readDirSync(out)) {
+    if (!isFile || !name.endsWith(".js")) continue;
+    const script = Deno.readTextFileSync(`${out}/${name}`);
+    if (!script.includes("Dynamic require of")) continue;
+    Deno.writeTextFileSync(`${out}/${name}`, `var require=(name)=>process.getBuiltinModule(name);${script}`);
   }
 }

@@ -1,9 +1,9 @@
-/** The program as a person runs it: serve and the file commands, as processes, from source. */
+/** The program as a person runs it: serve and the file commands, as processes. */
 import assert from "node:assert/strict";
 import { mountObstacle } from "../support/mount_child.ts";
+import { makeBucket, s3Server } from "../support/s3_server.ts";
+import { anyfs } from "./mount_house.ts";
 
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-const CONFIG = new URL("../../deno.json", import.meta.url).pathname;
 const utf8 = (text: string) => new TextEncoder().encode(text);
 
 interface Result {
@@ -14,8 +14,9 @@ interface Result {
 }
 
 function start(args: readonly string[], env: Record<string, string>, stdin: "null" | "piped") {
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", "-c", CONFIG, MAIN, ...args],
+  const [program, ...first] = anyfs();
+  return new Deno.Command(program, {
+    args: [...first, ...args],
     env: { NO_COLOR: "1", ANYFS_URL: "", ANYFS_TOKEN: "", ANYFS_CONFIG: "", ...env },
     stdin,
     stdout: "piped",
@@ -291,6 +292,33 @@ Deno.test("a cold tier that answers and refuses stops the start with one line: n
   await fails(again(), 2, /bucket.*mine|mine.*bucket/);
   refusal = { status: 403, code: "InvalidAccessKeyId" };
   await fails(again(), 2, /credential|access key|AWS_ACCESS_KEY_ID/i);
+});
+
+const s3 = await s3Server();
+Deno.test({
+  name: "skip" in s3 ? `what only an S3 store has is read (skipped: ${s3.skip})` : "what only an S3 store has is read",
+  ignore: "skip" in s3,
+  fn: async () => {
+    assert.ok(!("skip" in s3));
+    await using dir = await temp();
+    const bucket = await makeBucket(s3);
+    const keys = { AWS_ACCESS_KEY_ID: s3.accessKeyId, AWS_SECRET_ACCESS_KEY: s3.secretAccessKey };
+    await Deno.writeTextFile(
+      `${dir.path}/config.toml`,
+      `[tiers.s3]\nbucket = "${bucket.name}"\nendpoint = "${s3.endpoint}"\nregion = "us-east-1"\npath_style = true\n`,
+    );
+    try {
+      await using daemon = await serve(`${dir.path}/state`, ["--config", `${dir.path}/config.toml`], keys);
+      const bytes = crypto.getRandomValues(new Uint8Array(60_000));
+      await ok(daemon.run(["put", "-", "/f"], bytes));
+      await ok(daemon.run(["wal", "flush"]));
+      await ok(daemon.run(["evict", "--tier", "local", "--to", "0"]));
+      assert.match((await ok(daemon.run(["ls", "-l", "/"]))).out, / --C f\n$/);
+      assert.deepEqual((await ok(daemon.run(["cat", "/f"]))).bytes, bytes);
+    } finally {
+      await bucket.remove();
+    }
+  },
 });
 
 Deno.test("a path that leads above the root is refused; dots inside it are taken by their letters", async () => {

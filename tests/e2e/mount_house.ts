@@ -5,7 +5,7 @@ const ROOT = new URL("../..", import.meta.url).pathname.replace(/\/$/, "");
 const READY_MS = 30_000;
 
 /** Program and first arguments: the compiled program when ANYFS_BIN names it, else the source. */
-function anyfs(): [string, ...string[]] {
+export function anyfs(): [string, ...string[]] {
   const bin = Deno.env.get("ANYFS_BIN");
   if (bin !== undefined && bin !== "") return [bin];
   return [Deno.execPath(), "run", "-A", "--no-check", `--config=${ROOT}/deno.json`, `${ROOT}/main.ts`];
