@@ -31,6 +31,8 @@ export class OrderedSender {
   readonly #queue: Waiting[] = [];
   /** Answered, not durable, in order. */
   readonly #kept: Waiting[] = [];
+  /** Up to here all is on the server's disk. It may say so before it answers. */
+  #durable = 0;
   #next = 1;
   /** The highest request the server has seen to its end, as far as we know. */
   #seen = 0;
@@ -44,7 +46,8 @@ export class OrderedSender {
     this.#clock = clock;
     this.#patienceMs = patienceMs;
     link.onPush("durable", ({ request }) => {
-      while ((this.#kept[0]?.request ?? Infinity) <= request) this.#kept.shift();
+      this.#durable = Math.max(this.#durable, request);
+      while ((this.#kept[0]?.request ?? Infinity) <= this.#durable) this.#kept.shift();
       this.#wake?.();
     });
     link.onUp(({ lastRequest }) => this.#reconnected(lastRequest));
@@ -132,7 +135,7 @@ export class OrderedSender {
         if (this.#queue[0] !== first || first.sent !== sent) continue;
         this.#seen = first.request;
         this.#queue.shift();
-        this.#kept.push(first);
+        if (first.request > this.#durable) this.#kept.push(first);
         first.done.resolve(applied);
       } catch (error) {
         if (this.#queue[0] !== first || first.sent !== sent) continue;

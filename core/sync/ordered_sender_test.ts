@@ -12,7 +12,7 @@ class FakeServer {
   #up: (welcome: Welcome) => void = () => {};
   #push: (value: Pushes["durable"]) => void = () => {};
   /** Decides the fate of the nth call. */
-  fate: (nth: number, request: number) => "ok" | "lost before" | "lost after" | "refuse" = () => "ok";
+  fate: (nth: number, request: number) => "ok" | "durable first" | "lost before" | "lost after" | "refuse" = () => "ok";
   #nth = 0;
 
   readonly link: ServerLink = {
@@ -46,6 +46,7 @@ class FakeServer {
       this.applied.push(request);
     }
     if (fate === "lost after") throw cut;
+    if (fate === "durable first") this.sync();
     if (fate === "refuse") throw new FsError("already_exists", "it exists");
     return { done: [], stats: [], seq: 0, repeated };
   }
@@ -110,4 +111,12 @@ Deno.test("settle says when something was lost for good", async () => {
   server.fate = () => "refuse";
   server.crash();
   await assert.rejects(out.settle(), /crashed and lost.*run migrate again/);
+});
+
+Deno.test("a server may say that a request is on its disk before it answers it", async () => {
+  const server = new FakeServer();
+  const out = new OrderedSender(server.link, systemClock, 300);
+  server.fate = () => "durable first";
+  await Promise.all(upTo(3).map(() => out.apply(request)));
+  await out.settle();
 });
