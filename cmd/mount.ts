@@ -7,7 +7,10 @@ import { example } from "./example.ts";
 import { notBuilt } from "./not_built.ts";
 import { resolvePath } from "../core/config/places.ts";
 import { systemClock } from "../core/platform/clock.ts";
-import { makeFolder } from "../core/platform/files.ts";
+import { FsError } from "../core/fs/error.ts";
+import { info, makeFolder, realPath } from "../core/platform/files.ts";
+import { dirname } from "node:path";
+import { giveBackLargeBlocks } from "../core/platform/memory.ts";
 import { O_APPEND, O_CREAT, O_WRONLY, openFd, pwriteFd } from "../core/platform/posix.ts";
 import { args, currentFolder, getEnv, hostname } from "../core/platform/process.ts";
 import { systemRandom } from "../core/platform/random.ts";
@@ -43,8 +46,10 @@ async function mount(context: Context, folder: string, options: Options): Promis
   const url = parseServerUrl(context.server() ?? DEFAULT_URL);
   const { openMount } = await import("../core/offline/open_mount.ts");
   const { checkMountPoint, mountFuse } = await import("../fuse/mod.ts");
-  await checkMountPoint(dir, options.allowNonEmpty ?? false);
+  const mountPoint = await checkMountPoint(dir, options.allowNonEmpty ?? false);
+  await checkCacheFolder(cacheDir, mountPoint);
   const log = await logger(context, cacheDir);
+  giveBackLargeBlocks();
   const passthrough = config.cache.passthrough && options.readOnly === true;
   const opened = await openMount({
     url,
@@ -99,6 +104,19 @@ async function mount(context: Context, folder: string, options: Options): Promis
 const errorText = (error: unknown): string => error instanceof Error ? error.stack ?? error.message : String(error);
 
 /** Remarks of a background mount go to a file: nobody reads its standard error any more. */
+/** The mount would hide its own cache and journal, and wait for itself. */
+async function checkCacheFolder(cacheDir: string, mountPoint: string): Promise<void> {
+  let there = cacheDir;
+  while (there !== "/" && await info(there) === null) there = dirname(there);
+  const place = await realPath(there);
+  if (place !== mountPoint && !place.startsWith(`${mountPoint}/`)) return;
+  throw new FsError(
+    "invalid_input",
+    `the cache folder ${cacheDir} lies in the mount point ${mountPoint}, which would hide it: name another with --cache-dir`,
+    { path: cacheDir },
+  );
+}
+
 async function logger(context: Context, cacheDir: string): Promise<(message: string) => void> {
   if (getEnv("ANYFS_BACKGROUND") === undefined) return (message) => context.log.info(message);
   await makeFolder(cacheDir);

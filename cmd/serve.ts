@@ -97,6 +97,8 @@ async function run(context: Context, config: Config, options: Options, log: Logg
     import("../core/remote/lock_memory.ts"),
   ]);
   const { daemon, upload, eviction, limits } = config;
+  const { giveBackLargeBlocks } = await import("../core/platform/memory.ts");
+  giveBackLargeBlocks();
   const stores = await openTiers(config, (message) => log.warn(message));
   try {
     const told: { rollback: (error: Error) => void } = { rollback: () => {} };

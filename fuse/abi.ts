@@ -156,7 +156,7 @@ export const PAGE_SIZE = 4096;
 /** Bytes at most in one READ answer and one WRITE request. */
 export const MAX_TRANSFER = 1 << 20;
 /** Background requests (read-ahead, async direct I/O) the kernel may have in flight. */
-export const MAX_BACKGROUND = 64;
+export const MAX_BACKGROUND = 256;
 
 /** Open flags of linux/fcntl.h that matter to the protocol. */
 export const O_APPEND = 0o2000;

@@ -3,7 +3,7 @@
  * either read through the page cache or through one backing file, never both at once (fs/fuse/iomode.c): this keeps count.
  * Only for mounts that are never written: a writer's mapped memory would go straight into the backing file.
  */
-import { libc } from "./libc.ts";
+import { rareLibc } from "./libc.ts";
 
 /** linux/fuse.h: _IOW(229, 1, struct fuse_backing_map), _IOW(229, 2, uint32_t). */
 const BACKING_OPEN = 0x4010e501;
@@ -92,12 +92,12 @@ export class BackingFiles {
     if (this.#refused) return 0;
     const map = new Int32Array(4);
     map[0] = fd;
-    const id = libc.ioctl(this.#sessionFd, BACKING_OPEN, new Uint8Array(map.buffer));
+    const id = rareLibc().ioctl(this.#sessionFd, BACKING_OPEN, new Uint8Array(map.buffer));
     // Not root, or a file on a filesystem that is itself stacked: then none will do.
     if (id <= 0) this.#refused = true;
     return Math.max(0, id);
   }
   #give(id: number): void {
-    libc.ioctl(this.#sessionFd, BACKING_CLOSE, new Uint8Array(new Int32Array([id]).buffer));
+    rareLibc().ioctl(this.#sessionFd, BACKING_CLOSE, new Uint8Array(new Int32Array([id]).buffer));
   }
 }

@@ -40,13 +40,35 @@ export class Directory {
 
   /** Gets the page that holds `index`, unless it is at hand. False: the listing ends before it. */
   load(index: number): Awaitable<boolean> {
+    return this.#find(index, PAGE_ENTRIES);
+  }
+
+  /**
+   * As `load`, read now, `limit` entries from there on where that is known to begin: who is told attributes, which the
+   * kernel takes to be those of the time it asked, is not told those of a page that was read before.
+   */
+  loadNow(index: number, limit: number): Awaitable<boolean> {
+    const before = this.entry(index - 1);
+    if (before !== undefined) {
+      const at = this.#boundaryBefore(index);
+      if (this.#starts[at] !== index) {
+        this.#starts.length = this.#afters.length = at + 1;
+        this.#starts.push(index);
+        this.#afters.push(before.name);
+      }
+    }
+    this.#page = [];
+    return this.#find(index, limit);
+  }
+
+  #find(index: number, limit: number): Awaitable<boolean> {
     for (;;) {
       if (index >= this.#start && index < this.#start + this.#page.length) return true;
       const at = this.#boundaryBefore(index);
       const start = this.#starts[at] ?? 0;
-      const answer = this.#read(this.#afters[at] ?? null, PAGE_ENTRIES);
+      const answer = this.#read(this.#afters[at] ?? null, limit);
       if (answer instanceof Promise) {
-        return answer.then((page) => this.#take(at, start, page, index) ? this.load(index) : false);
+        return answer.then((page) => this.#take(at, start, page, index) ? this.#find(index, limit) : false);
       }
       if (!this.#take(at, start, answer, index)) return false;
     }

@@ -41,6 +41,25 @@ Deno.test("a listing in pages of any size, answered at once or later, gives ever
   }
 });
 
+Deno.test("attributes are of the time they are asked for; entries are found by index in any order all the same", async () => {
+  const list = names(60);
+  const step = fc.record({ index: fc.nat(70), limit: fc.integer({ min: 1, max: 30 }), plain: fc.boolean() });
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+    let reads = 0;
+    const read = source(list, 25);
+    const directory = new Directory(1, (after, limit) => {
+      reads++;
+      return read(after, limit);
+    });
+    for (const { index, limit, plain } of steps) {
+      const before = reads;
+      const found = await (plain ? directory.load(index) : directory.loadNow(index, limit));
+      assert.equal(found ? directory.entry(index)?.name : undefined, list[index]);
+      if (!plain) assert.ok(reads > before);
+    }
+  }));
+});
+
 Deno.test("what is removed while a listing goes on costs no other entry its place", async () => {
   const list = names(PAGE_ENTRIES * 3);
   const all = [...list];

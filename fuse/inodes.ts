@@ -1,6 +1,9 @@
 /** How many references the kernel holds on each node: 12 bytes a slot, no object an inode, shrinking as they are forgotten. */
 
 const FIRST_SLOTS = 1024;
+/** In a slot beside the count: the kernel may hold pages of the file. */
+const PAGES = 0x8000_0000;
+const COUNT = 0x7fff_ffff;
 
 /**
  * Node id -> lookup count. Open addressing with linear probing and backward-shift deletion (Knuth, TAOCP 6.4, algorithm
@@ -41,7 +44,18 @@ export class LookupCounts {
 
   /** References held on `ino`, 0 when none. */
   get(ino: number): number {
-    return this.#counts[this.#find(ino)] ?? 0;
+    return (this.#counts[this.#find(ino)] ?? 0) & COUNT;
+  }
+
+  /** The kernel is given or has given bytes of the file: it may keep them until it forgets the node. */
+  markPages(ino: number): void {
+    const slot = this.#find(ino);
+    if (this.#keys[slot] === ino) this.#counts[slot] = (this.#counts[slot] ?? 0) | PAGES;
+  }
+
+  /** Was `markPages` called since the kernel learned of the node? */
+  mayHavePages(ino: number): boolean {
+    return ((this.#counts[this.#find(ino)] ?? 0) & PAGES) !== 0;
   }
 
   /** One more reference. */
@@ -61,9 +75,10 @@ export class LookupCounts {
   drop(ino: number, count: number): boolean {
     const slot = this.#find(ino);
     if (this.#keys[slot] !== ino) return true;
-    const left = (this.#counts[slot] ?? 0) - count;
+    const before = this.#counts[slot] ?? 0;
+    const left = (before & COUNT) - count;
     if (left > 0) {
-      this.#counts[slot] = left;
+      this.#counts[slot] = left | (before & PAGES);
       return false;
     }
     this.#remove(slot);

@@ -1,5 +1,6 @@
 /** The system calls that the kernel protocol and mounting need, by FFI. Sizes travel as u32: a number passed as usize leaves V8's fast path (120 ns). */
 import { decodeName, encodeName } from "../core/fs/names.ts";
+import { lazily } from "../core/platform/lazily.ts";
 import { PAGE_SIZE } from "./abi.ts";
 
 const lib = Deno.dlopen("libc.so.6", {
@@ -11,15 +12,10 @@ const lib = Deno.dlopen("libc.so.6", {
   writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32", nonblocking: true },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
-  ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
   sched_yield: { parameters: [], result: "i32" },
-  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
-  umount2: { parameters: ["buffer", "i32"], result: "i32" },
   umount2_elsewhere: { name: "umount2", parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
-  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize", nonblocking: true },
-  statfs: { parameters: ["buffer", "buffer"], result: "i32" },
   statfs_elsewhere: { name: "statfs", parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
   geteuid: { parameters: [], result: "u32" },
   realpath: { parameters: ["buffer", "buffer"], result: "pointer" },
@@ -28,6 +24,16 @@ const lib = Deno.dlopen("libc.so.6", {
 
 /** The calls themselves. Those named `_elsewhere`, `poll` and `recvmsg` run on another thread and return promises. */
 export const libc = lib.symbols;
+
+/** Those that few mounts need: binding one costs 0.2 ms of the start. */
+export const rareLibc = lazily(() =>
+  Deno.dlopen("libc.so.6", {
+    ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
+    fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+    socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+    statfs: { parameters: ["buffer", "buffer"], result: "i32" },
+  }).symbols
+);
 
 function errnoView(): Int32Array {
   const location = libc.__errno_location();

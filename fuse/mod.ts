@@ -69,9 +69,9 @@ export interface FuseMount {
   idle(): Promise<void>;
 }
 
-/** What `mountFuse` will check first, for who has something long to do before. Throws as it does. */
-export async function checkMountPoint(dir: string, allowNonEmpty: boolean): Promise<void> {
-  await prepareMountPoint(dir, allowNonEmpty, systemClock);
+/** What `mountFuse` will check first, for who has something long to do before: returns the folder without symlinks. Throws as it does. */
+export async function checkMountPoint(dir: string, allowNonEmpty: boolean): Promise<string> {
+  return await prepareMountPoint(dir, allowNonEmpty, systemClock);
 }
 
 /**
@@ -91,7 +91,7 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
   });
   const wakeFd = libc.eventfd(0, O_CLOEXEC | O_NONBLOCK);
   const device = mountAt(dir)?.device;
-  const guard = guardOf(dir, options);
+  const guard = guardOf(dir, device ?? "", options);
   const ready = Promise.withResolvers<void>();
   const session = new Session(fd, wakeFd, {
     fs: options.fs,
@@ -151,7 +151,8 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     unmount,
     async abort() {
       if (over) return;
-      await unmountDirectory(dir).catch(() => undefined);
+      // Taken off the tree already, it must not take away what is there by now.
+      if (device === undefined || mountAt(dir)?.device === device) await unmountDirectory(dir).catch(() => undefined);
       session.stop();
       await ended;
     },
@@ -164,9 +165,9 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
 }
 
 /** A mount works without its guard too, only its crash is then cleared no sooner than at the next start. */
-function guardOf(dir: string, options: MountOptions): Watcher | null {
+function guardOf(dir: string, device: string, options: MountOptions): Watcher | null {
   try {
-    return startGuard(dir);
+    return startGuard(dir, device);
   } catch (error) {
     options.onError?.(error, "guard", 0);
     return null;

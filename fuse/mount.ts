@@ -2,6 +2,7 @@
 import { Errno, errorFromErrno, FsError } from "../core/fs/error.ts";
 import { decodeName } from "../core/fs/names.ts";
 import { runProgram, startWatcher, type Watcher } from "../core/platform/child.ts";
+import { pid } from "../core/platform/process.ts";
 import type { Clock } from "../core/platform/clock.ts";
 import { folderIsEmpty, info } from "../core/platform/files.ts";
 import { errnoName } from "../core/platform/posix.ts";
@@ -20,6 +21,7 @@ import {
   O_CLOEXEC,
   O_NONBLOCK,
   O_RDWR,
+  rareLibc,
   readProc,
   realPath,
   UMOUNT_NOFOLLOW,
@@ -109,7 +111,7 @@ async function probe(dir: string, clock: Clock): Promise<"alive" | "dead" | "sil
   const asked = libc.statfs_elsewhere(path, buffer).then((result) => {
     if (result === 0) return "alive" as const;
     // errno stayed on the other thread; a dead mount fails at once, so it may be asked from this one.
-    if (libc.statfs(path, buffer) === 0) return "alive" as const;
+    if (rareLibc().statfs(path, buffer) === 0) return "alive" as const;
     const code = errno();
     return code === Errno.ENOTCONN || code === 103 ? "dead" as const : "alive" as const;
   });
@@ -261,7 +263,7 @@ function optionValue(text: string): string {
 
 async function mountAsUser(dir: string, settings: MountSettings): Promise<number> {
   const pair = new Int32Array(2);
-  if (libc.socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, new Uint8Array(pair.buffer)) !== 0) {
+  if (rareLibc().socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, new Uint8Array(pair.buffer)) !== 0) {
     throw errorFromErrno(errno(), "no socket pair for fusermount3", { operation: "mount", path: dir });
   }
   const [ours = -1, theirs = -1] = pair;
@@ -274,7 +276,7 @@ async function mountAsUser(dir: string, settings: MountSettings): Promise<number
     ...(settings.allowOther ? ["allow_other"] : []),
     ...(settings.readOnly ? ["ro"] : []),
   ].join(",");
-  libc.fcntl(theirs, F_SETFD, 0);
+  rareLibc().fcntl(theirs, F_SETFD, 0);
   const running = runFusermount(["-o", options, "--", dir], { _FUSE_COMMFD: String(theirs) });
   // Closed here once the child has its copy, so that its failure shows as end of file.
   libc.close(theirs);
@@ -289,8 +291,8 @@ async function mountAsUser(dir: string, settings: MountSettings): Promise<number
   } finally {
     libc.close(ours);
   }
-  libc.fcntl(fd, F_SETFD, FD_CLOEXEC);
-  libc.fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
+  rareLibc().fcntl(fd, F_SETFD, FD_CLOEXEC);
+  rareLibc().fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
   return fd;
 }
 
@@ -338,13 +340,54 @@ async function receiveDescriptor(socket: number): Promise<number | null> {
 }
 
 /**
- * A shell that waits for the end of its input, which is our end, and then takes the dead mount off the tree, unless it
- * reads `ok`. (fusermount3's auto_unmount fails for users in fuse3 3.14.) A mount that answers is somebody's new one.
+ * What the guard runs, with the mount point, its device (mountinfo's `0:39`), the process to outlive and the command that
+ * takes the mount off the tree. A thread of that process that writes a notification may wait for a page or a directory whose
+ * answer died with the process: then the descriptor of /dev/fuse and our pipe stay open, all wait for each other, and only
+ * an abort of the connection ends that. So the guard asks to be signalled when its parent's thread ends (PR_SET_PDEATHSIG),
+ * and looks whether that was the process's end. (SIGURG: one that comes before the trap is set does nothing.)
  */
-export function startGuard(dir: string): Watcher {
-  const command = isRoot() ? 'umount -l -- "$0"' : 'fusermount3 -uz -- "$0"';
-  const script = `trap "" INT TERM HUP; read -r x; [ "$x" = ok ] || stat -f -- "$0" || ${command}`;
-  return startWatcher("/bin/sh", ["-c", script, dir]);
+const GUARD_SCRIPT = `
+dir=$0 device=$1 parent=$2; shift 2
+trap "" INT TERM HUP
+trap woken=1 URG
+is_dead() {
+  { read -r line < "/proc/$parent/stat"; } 2>/dev/null || return 0
+  case "\${line##*) }" in [ZX]*) return 0;; esac
+  return 1
+}
+is_there() {
+  while read -r _ _ at _; do [ "$at" = "$device" ] && return 0; done < /proc/self/mountinfo
+  return 1
+}
+abort() {
+  connection=/sys/fs/fuse/connections/\${device#*:}/abort
+  { echo 1 > "$connection"; } 2>/dev/null && return
+  # Where nobody has mounted what aborts connections, as in containers: for root, in a namespace of its own.
+  unshare -m sh -c "mount -t fusectl none /sys/fs/fuse/connections && echo 1 > $connection" 2>/dev/null && return
+  is_there && umount -f -i -c -- "$dir"
+}
+while :; do
+  is_dead && abort
+  x= woken=
+  # Ends at a line, at the signal, or at the end of our input: no part of the process lives then.
+  read -r x
+  [ -n "$woken" ] || break
+  # The signal comes a moment before the process is seen to be dead.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do is_dead && break; sleep 0.1; done
+done
+[ "$x" = ok ] || stat -f -- "$dir" || "$@" "$dir"
+`;
+
+/**
+ * A shell that outlives us and then takes the dead mount off the tree, unless it reads `ok`. (fusermount3's auto_unmount
+ * fails for users in fuse3 3.14.) A mount that answers is somebody's new one.
+ */
+export function startGuard(dir: string, device: string): Watcher {
+  const unmount = isRoot() ? ["umount", "-l", "--"] : ["fusermount3", "-uz", "--"];
+  const shell = ["/bin/sh", "-c", GUARD_SCRIPT, dir, device, String(pid()), ...unmount];
+  // Without setpriv (util-linux) the shell has only the end of its input.
+  const start = 'setpriv --pdeathsig URG true 2>/dev/null && exec setpriv --pdeathsig URG "$@"; exec "$@"';
+  return startWatcher("/bin/sh", ["-c", start, "sh", ...shell]);
 }
 
 /** Lets the kernel read ahead so far (root only). Call after INIT was answered, which sets a lower one. */

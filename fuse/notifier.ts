@@ -20,15 +20,31 @@ export const QUEUE_LIMIT = 65536;
 const RECENT = 256;
 /** In the list of recent ones: everything. */
 const ALL = 0;
+/** Folders remembered as looked in; more are taken for all. */
+const LOOKED_IN = 4096;
+/** How long ago a name may have been looked up for its answer to be on its way still; when it is expired once more. */
+const ANSWER_MS = 1000;
+const ONCE_MORE_MS = 250;
+/** Waits before what the kernel had not heard of is told again: doubled from the first to the last. */
+const FIRST_AGAIN_MS = 1;
+const LAST_AGAIN_MS = 512;
 const MESSAGE_BYTES = OUT_HEADER + 16 + 256;
 
 /** What the notifier needs of its session. */
 export interface NotifierPort {
   /** Writes one message on another thread; resolves with the result of write(2). */
   write(message: Uint8Array<ArrayBuffer>, length: number): Promise<number>;
+  /** Calls back once after `ms`. */
+  after(ms: number, callback: () => void): void;
+  /** Monotonic milliseconds. */
+  now(): number;
   /** Every node the kernel holds. */
   knownInodes(): Float64Array<ArrayBuffer>;
   isKnown(ino: number): boolean;
+  /** How many READs have come so far. */
+  readonly reads: number;
+  /** Is one of the first `reads` READs, of this node, still without an answer? */
+  isBeingRead(ino: number, reads: number): boolean;
 }
 
 /** Counters since the mount. */
@@ -36,13 +52,57 @@ export interface NotifierStats {
   readonly queued: number;
   readonly sent: number;
   readonly merged: number;
+  /** How often the kernel did not know yet what it had been given, and was told again. */
+  readonly again: number;
   /** How often everything was invalidated at once. */
   readonly all: number;
 }
 
+/** An invalidation of a node that is due. */
+interface InodeDue {
+  data: boolean;
+  readonly number: number;
+  /** READs that had come when the bytes were to be dropped. */
+  reads: number;
+}
+
+/** A message that is being written. */
+interface Writing {
+  readonly number: number;
+  /** Node whose pages it drops, 0: none. */
+  readonly dropping: number;
+  /** Node it is about, 0: it is about no node alone. */
+  readonly ino: number;
+  readonly data: boolean;
+}
+
+/** An invalidation of a node that the kernel did not know when it was written. */
+interface Unheard extends InodeDue {
+  readonly waitMs: number;
+  isDue: boolean;
+}
+
+const NOTHING: Writing = { number: 0, dropping: 0, ino: 0, data: false };
+
+/** Somebody waits for what was asked for up to `number`. */
+interface Waiting {
+  readonly number: number;
+  /** For all that no reader holds up. */
+  readonly all: boolean;
+  /** For dropping this node's pages, readers or not; 0: for none. */
+  readonly ino: number;
+  readonly resolve: () => void;
+}
+
 /**
  * A kernel write of a notification blocks while a request on the same directory or range is unanswered, so none is ever
- * written from the thread that owes the answers (fs/fuse/dev.c, fuse_notify).
+ * written from the thread that owes the answers (fs/fuse/dev.c, fuse_notify). And pages are dropped when those who were
+ * reading the node have their bytes: the kernel waits for each page where nothing can end it, for minutes when a server
+ * does not answer, a thread of ours would wait with it, and its end with that. All others pass meanwhile.
+ *
+ * An answer is taken in by the process that asked, when it runs again, and an invalidation may overtake it on a busy
+ * machine. Of a node that comes with its first answer the kernel then knows nothing (ENOENT): it is told again until it
+ * does. A name that was looked up a moment before is expired a second time.
  */
 export class Notifier implements KernelNotifier {
   /** Grows with every invalidation asked for. */
@@ -50,14 +110,21 @@ export class Notifier implements KernelNotifier {
   /** The node (of an entry: its directory) of invalidation t at t modulo RECENT. */
   readonly #recent = new Float64Array(RECENT);
   readonly #port: NotifierPort;
-  readonly #inodes = new Map<number, { data: boolean; number: number }>();
+  readonly #inodes = new Map<number, InodeDue>();
   readonly #entries = new Map<string, { parent: number; name: string; number: number }>();
   /** Numbers of what was asked for: of the last, of the sweep that is due or under way, of writes that have not returned. */
   #asked = 0;
   #sweepNumber = Infinity;
-  #taken = 0;
-  readonly #writing = new Map<Uint8Array<ArrayBuffer>, number>();
-  #waiting: { number: number; resolve: () => void }[] = [];
+  #taken: Writing = NOTHING;
+  readonly #writing = new Map<Uint8Array<ArrayBuffer>, Writing>();
+  readonly #unheard = new Map<number, Unheard>();
+  #again = 0;
+  /** Folders in which names were looked up lately, and before; null: in any. When the former began. */
+  #lookedIn: Set<number> | null = new Set();
+  #lookedInBefore: Set<number> | null = new Set();
+  #lookedSince = 0;
+  readonly #onceMore = new Map<string, { parent: number; name: string }>();
+  #waiting: Waiting[] = [];
   readonly #free: Uint8Array<ArrayBuffer>[] = [];
   /** Nodes whose attributes a pending invalidateAll still has to expire; next index to send. */
   #sweep: Float64Array<ArrayBuffer> | null = null;
@@ -90,6 +157,8 @@ export class Notifier implements KernelNotifier {
     this.#closed = true;
     this.#inodes.clear();
     this.#entries.clear();
+    this.#unheard.clear();
+    this.#onceMore.clear();
     this.#sweep = null;
     this.#epoch = false;
     this.#sweepNumber = Infinity;
@@ -99,40 +168,77 @@ export class Notifier implements KernelNotifier {
 
   /** Resolves when the queue is empty and every write has returned. */
   settled(): Promise<void> {
-    if (this.#inFlight === 0 && this.#queued() === 0) return Promise.resolve();
+    if (this.#isIdle()) return Promise.resolve();
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  /** Resolves when everything that was asked for so far has been written to the kernel, whatever comes after it. */
-  told(): Promise<void> {
-    const number = this.#asked;
-    if (number < this.#oldest()) return Promise.resolve();
-    return new Promise((resolve) => this.#waiting.push({ number, resolve }));
+  /**
+   * Resolves when everything that was asked for so far has been written to the kernel, whatever comes after it. Not waited
+   * for is what waits for readers, unless it is of the node `ino`: an open of that node waits by itself.
+   */
+  told(ino = 0): Promise<void> {
+    return this.#wait(true, ino);
   }
-  /** Number of the oldest that is queued or being written. */
+  #wait(all: boolean, ino: number): Promise<void> {
+    return new Promise((resolve) => {
+      const waiting = { number: this.#asked, all, ino, resolve };
+      if (this.#isTold(waiting)) resolve();
+      else this.#waiting.push(waiting);
+    });
+  }
+  #isTold({ number, all, ino }: Waiting): boolean {
+    return (!all || number < this.#oldest()) && (ino === 0 || number < this.#dropDue(ino));
+  }
+  /** Number of the oldest that is queued, and held up by no reader, or being written. */
   #oldest(): number {
     let oldest = this.#sweepNumber;
     for (const { number } of this.#entries.values()) {
       oldest = Math.min(oldest, number);
       break;
     }
-    for (const { number } of this.#inodes.values()) {
-      oldest = Math.min(oldest, number);
+    for (const [ino, due] of this.#inodes) {
+      if (this.#waitsForReaders(ino, due)) continue;
+      oldest = Math.min(oldest, due.number);
       break;
     }
-    for (const number of this.#writing.values()) oldest = Math.min(oldest, number);
+    for (const { number } of this.#writing.values()) oldest = Math.min(oldest, number);
+    for (const [ino, due] of this.#unheard) {
+      if (!this.#waitsForReaders(ino, due)) oldest = Math.min(oldest, due.number);
+    }
     return oldest;
+  }
+  /** Number of the oldest dropping of the node's pages that is not over; Infinity: none. */
+  #dropDue(ino: number): number {
+    let oldest = Infinity;
+    for (const due of [this.#inodes.get(ino), this.#unheard.get(ino)]) {
+      if (due?.data === true) oldest = Math.min(oldest, due.number);
+    }
+    for (const { number, dropping } of this.#writing.values()) if (dropping === ino) oldest = Math.min(oldest, number);
+    return oldest;
+  }
+  /** Are pages of the node to be dropped still? */
+  isDropping(ino: number): boolean {
+    return this.#dropDue(ino) !== Infinity;
+  }
+  #waitsForReaders(ino: number, { data, reads }: InodeDue): boolean {
+    return data && this.#port.isBeingRead(ino, reads);
+  }
+  /** A READ has its answer. */
+  readAnswered(): void {
+    if (this.#inodes.size > 0 || this.#unheard.size > 0) this.#pump();
   }
   #tell(): void {
     if (this.#waiting.length === 0) return;
-    const oldest = this.#oldest();
     const waiting = this.#waiting;
-    this.#waiting = waiting.filter(({ number }) => number >= oldest);
-    for (const { number, resolve } of waiting) if (number < oldest) resolve();
+    this.#waiting = [];
+    for (const each of waiting) {
+      if (this.#isTold(each)) each.resolve();
+      else this.#waiting.push(each);
+    }
   }
 
   stats(): NotifierStats {
-    return { queued: this.#queued(), sent: this.#sent, merged: this.#merged, all: this.#all };
+    return { queued: this.#queued(), sent: this.#sent, merged: this.#merged, again: this.#again, all: this.#all };
   }
 
   /**
@@ -159,12 +265,22 @@ export class Notifier implements KernelNotifier {
     const before = this.#inodes.get(ino);
     if (before === undefined) {
       if (this.#full()) return;
-      this.#inodes.set(ino, { data, number: ++this.#asked });
+      this.#inodes.set(ino, { data, number: ++this.#asked, reads: this.#port.reads });
       this.#pump();
       return;
     }
     this.#merged++;
-    if (data) before.data = true;
+    if (!data) return;
+    before.data = true;
+    before.reads = this.#port.reads;
+  }
+
+  /** Has the kernel drop the pages it has of the file, and resolves when it has; false when that can't be told. */
+  async dropPages(ino: number): Promise<boolean> {
+    this.invalidateInode(ino, true);
+    if (!this.#open || !this.isDropping(ino)) return false;
+    await this.#wait(false, ino);
+    return !this.#closed;
   }
 
   invalidateEntry(parent: number, name: string): void {
@@ -177,6 +293,39 @@ export class Notifier implements KernelNotifier {
     }
     if (this.#full()) return;
     this.#entries.set(key, { parent, name, number: ++this.#asked });
+    if (this.#entryFlags !== 0 && this.#wasLookedIn(parent)) {
+      if (this.#onceMore.size === 0) this.#port.after(ONCE_MORE_MS, () => this.#expireOnceMore());
+      this.#onceMore.set(key, { parent, name });
+    }
+    this.#pump();
+  }
+
+  /** A name in the folder is being looked up. */
+  lookedUp(parent: number): void {
+    const lookedIn = this.#lookedIn;
+    if (lookedIn === null || lookedIn.has(parent)) return;
+    if (lookedIn.size < LOOKED_IN) lookedIn.add(parent);
+    else this.#lookedIn = null;
+  }
+  /**
+   * Was a name in the folder looked up within `ANSWER_MS`, or perhaps? A name the kernel has and asks for again is not
+   * guarded by the folder's lock (fs/fuse/dir.c, fuse_dentry_revalidate): what is expired in between lives on.
+   */
+  #wasLookedIn(parent: number): boolean {
+    const now = this.#port.now();
+    if (now - this.#lookedSince > ANSWER_MS) {
+      this.#lookedInBefore = this.#lookedIn;
+      this.#lookedIn = new Set();
+      this.#lookedSince = now;
+    }
+    return [this.#lookedIn, this.#lookedInBefore].some((folders) => folders === null || folders.has(parent));
+  }
+  #expireOnceMore(): void {
+    if (this.#closed) return;
+    for (const [key, { parent, name }] of this.#onceMore) {
+      if (!this.#entries.has(key)) this.#entries.set(key, { parent, name, number: ++this.#asked });
+    }
+    this.#onceMore.clear();
     this.#pump();
   }
 
@@ -203,7 +352,7 @@ export class Notifier implements KernelNotifier {
 
   #queued(): number {
     const sweep = this.#sweep === null ? 0 : this.#sweep.length - this.#sweepNext;
-    return this.#inodes.size + this.#entries.size + sweep + (this.#epoch ? 1 : 0);
+    return this.#inodes.size + this.#entries.size + this.#unheard.size + sweep + (this.#epoch ? 1 : 0);
   }
 
   #full(): boolean {
@@ -225,20 +374,49 @@ export class Notifier implements KernelNotifier {
       this.#writing.set(buffer, this.#taken);
       this.#inFlight++;
       this.#sent++;
-      this.#port.write(buffer, length).then(() => this.#done(buffer), () => this.#done(buffer));
+      this.#port.write(buffer, length).then((result) => this.#done(buffer, result), () => this.#done(buffer, 0));
     }
-    if (this.#inFlight === 0 && this.#queued() === 0) {
-      for (const resolve of this.#idle.splice(0)) resolve();
-    }
+    this.#tellIdle();
   }
 
-  #done(buffer: Uint8Array<ArrayBuffer>): void {
-    // Whatever it returned: "not cached" (ENOENT) is the only failure the kernel has for a well-formed message.
+  #isIdle(): boolean {
+    return this.#inFlight === 0 && this.#queued() === 0;
+  }
+
+  #tellIdle(): void {
+    if (this.#isIdle()) { for (const resolve of this.#idle.splice(0)) resolve(); }
+  }
+
+  #done(buffer: Uint8Array<ArrayBuffer>, result: number): void {
+    const written = this.#writing.get(buffer);
     this.#inFlight--;
     this.#writing.delete(buffer);
     this.#free.push(buffer);
+    if (written !== undefined && written.ino !== 0) this.#heard(written, result >= 0);
     this.#pump();
     this.#tell();
+  }
+
+  /** The kernel has answered a message about a node. "Not known" is the only failure it has for a well-formed one. */
+  #heard({ ino, data, number }: Writing, known: boolean): void {
+    const before = this.#unheard.get(ino);
+    if (known || this.#closed || !this.#port.isKnown(ino)) {
+      if (before?.number === number) this.#unheard.delete(ino);
+      return;
+    }
+    const waitMs = Math.min(before === undefined ? FIRST_AGAIN_MS : before.waitMs * 2, LAST_AGAIN_MS);
+    const unheard = {
+      data: data || before?.data === true,
+      number: Math.min(number, before?.number ?? Infinity),
+      reads: this.#port.reads,
+      waitMs,
+      isDue: false,
+    };
+    this.#unheard.set(ino, unheard);
+    this.#port.after(waitMs, () => {
+      unheard.isDue = true;
+      this.#pump();
+    });
   }
 
   /** Takes the next message off the queue; its length, 0 when there is none. */
@@ -247,21 +425,32 @@ export class Notifier implements KernelNotifier {
       this.#epoch = false;
       this.#sweep = this.#port.knownInodes();
       this.#sweepNext = 0;
-      this.#taken = this.#sweepNumber;
-      this.#inodes.set(ROOT_ID, { data: true, number: ++this.#asked });
+      this.#taken = { ...NOTHING, number: this.#sweepNumber };
+      this.#inodes.set(ROOT_ID, { data: true, number: ++this.#asked, reads: 0 });
       if (this.#minor >= MINOR_INC_EPOCH) return header(buffer, NOTIFY_INC_EPOCH, 0);
     }
-    const [firstInode] = this.#inodes.values();
+    for (const [ino, unheard] of this.#unheard) {
+      if (!unheard.isDue || this.#waitsForReaders(ino, unheard)) continue;
+      unheard.isDue = false;
+      this.#again++;
+      return this.#aboutNode(buffer, ino, unheard.data, unheard.number);
+    }
+    let firstInode = 0;
+    let first: InodeDue | undefined;
+    for (const [ino, due] of this.#inodes) {
+      if (this.#waitsForReaders(ino, due)) continue;
+      [firstInode, first] = [ino, due];
+      break;
+    }
     for (const [key, entry] of this.#entries) {
-      if (firstInode !== undefined && firstInode.number < entry.number) break;
+      if (first !== undefined && first.number < entry.number) break;
       this.#entries.delete(key);
-      this.#taken = entry.number;
+      this.#taken = { ...NOTHING, number: entry.number };
       return entryMessage(buffer, entry.parent, entry.name, this.#entryFlags);
     }
-    for (const [ino, { data, number }] of this.#inodes) {
-      this.#inodes.delete(ino);
-      this.#taken = number;
-      return inodeMessage(buffer, ino, data);
+    if (first !== undefined) {
+      this.#inodes.delete(firstInode);
+      return this.#aboutNode(buffer, firstInode, first.data, first.number);
     }
     const sweep = this.#sweep;
     if (sweep === null) return 0;
@@ -271,8 +460,11 @@ export class Notifier implements KernelNotifier {
       this.#sweepNumber = Infinity;
       return 0;
     }
-    this.#taken = this.#sweepNumber;
-    return inodeMessage(buffer, ino, false);
+    return this.#aboutNode(buffer, ino, false, this.#sweepNumber);
+  }
+  #aboutNode(buffer: Uint8Array<ArrayBuffer>, ino: number, data: boolean, number: number): number {
+    this.#taken = { number, dropping: data ? ino : 0, ino, data };
+    return inodeMessage(buffer, ino, data);
   }
 }
 

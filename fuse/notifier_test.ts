@@ -15,8 +15,30 @@ interface Message {
 function testPort(known: number[] = []) {
   const messages: Message[] = [];
   const blocked: (() => void)[] = [];
+  /** Numbers of READs without an answer, by node. */
+  const reading = new Map<number, number>();
+  const timers: { at: number; callback: () => void }[] = [];
+  let now = 5000;
   return {
     messages,
+    known,
+    /** Nodes whose first answer the kernel has not taken in. */
+    unheard: new Set<number>(),
+    now: () => now,
+    after: (ms: number, callback: () => void) => void timers.push({ at: now + ms, callback }),
+    /** `ms` go by. */
+    pass(ms: number): void {
+      now += ms;
+      for (const { callback } of timers.splice(0).filter((timer) => timer.at <= now || (timers.push(timer), false))) {
+        callback();
+      }
+    },
+    reads: 0,
+    isBeingRead: (ino: number, reads: number) => (reading.get(ino) ?? Infinity) <= reads,
+    read(ino: number): void {
+      reading.set(ino, ++this.reads);
+    },
+    answer: (ino: number) => reading.delete(ino),
     /** Lets every write that is in flight return. */
     release: () => blocked.splice(0).forEach((end) => end()),
     get inFlight() {
@@ -38,10 +60,13 @@ function testPort(known: number[] = []) {
         extra: length > 16 ? (named ? view.getUint32(28, true) : Number(view.getBigInt64(24, true))) : 0,
         name: new TextDecoder("latin1").decode(buffer.subarray(32, 32 + nameLength)),
       });
-      return new Promise((resolve) => blocked.push(() => resolve(length)));
+      const ino = code === NOTIFY_INVAL_INODE ? Number(view.getBigUint64(16, true)) : 0;
+      return new Promise((resolve) => blocked.push(() => resolve(this.unheard.has(ino) ? -1 : length)));
     },
   };
 }
+
+const nextTurn = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 async function drain(notifier: Notifier, port: ReturnType<typeof testPort>): Promise<void> {
   while (port.inFlight > 0) {
@@ -133,6 +158,39 @@ Deno.test("told waits for what was asked for before, not for what comes after it
   assert.ok(port.messages.some(({ ino }) => ino === 50));
 });
 
+Deno.test("pages are dropped when those who were reading have their bytes; all else passes meanwhile", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  const next = () => new Promise((resolve) => setTimeout(resolve, 0));
+  notifier.start(45, true);
+  port.read(5);
+  notifier.invalidateInode(5, true);
+  notifier.invalidateInode(5, true);
+  for (let ino = 10; ino < 30; ino++) notifier.invalidateInode(ino, true);
+  notifier.invalidateEntry(1, "new");
+  const seen = new Set<string>();
+  void notifier.told().then(() => seen.add("all others"));
+  void notifier.told(5).then(() => seen.add("with 5"));
+  void notifier.dropPages(5).then((dropped) => seen.add(`5: ${dropped}`));
+  for (let i = 0; i < 6; i++) {
+    port.release();
+    await next();
+  }
+  assert.deepEqual([...seen], ["all others"]);
+  assert.ok(notifier.isDropping(5) && !notifier.isDropping(10));
+  assert.ok(!port.messages.some(({ ino }) => ino === 5));
+  // One that came later is not waited for: its bytes are of what is there now.
+  port.answer(5);
+  port.read(5);
+  notifier.readAnswered();
+  assert.equal(port.messages.filter(({ ino }) => ino === 5).length, 1);
+  assert.ok(notifier.isDropping(5), "until the kernel has done it");
+  await drain(notifier, port);
+  await next();
+  assert.deepEqual([...seen], ["all others", "with 5", "5: true"]);
+  assert.ok(!notifier.isDropping(5));
+});
+
 Deno.test("a kernel without epochs is sent none", async () => {
   const port = testPort([11]);
   const notifier = new Notifier(port);
@@ -169,4 +227,77 @@ Deno.test("an answer is outdated only by invalidations of its own node, of every
   const last = notifier.tick;
   for (let i = 0; i < 300; i++) notifier.invalidateInode(8, false);
   assert.equal(notifier.touchedSince(last, 7), true);
+});
+
+Deno.test("what the kernel has been given but not taken in yet is told again until it knows of it", async () => {
+  const port = testPort([5]);
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  const releaseAll = async () => {
+    port.release();
+    await nextTurn();
+  };
+  port.unheard.add(5);
+  notifier.invalidateInode(5, true);
+  let told = false;
+  void notifier.told().then(() => told = true);
+  for (let i = 0; i < 20; i++) {
+    await releaseAll();
+    port.pass(1000);
+    assert.equal(notifier.isDropping(5), true);
+  }
+  await nextTurn();
+  assert.deepEqual([told, port.messages.length], [false, 21]);
+  notifier.invalidateInode(6, false);
+  port.unheard.delete(5);
+  await releaseAll();
+  assert.deepEqual([told, port.messages.at(-1)?.ino, notifier.isDropping(5)], [true, 6, false]);
+  await notifier.settled();
+  assert.equal(notifier.stats().again, 20);
+
+  // Not while somebody reads it, nor when it has been forgotten.
+  port.unheard.add(5);
+  notifier.invalidateInode(5, true);
+  port.read(5);
+  await releaseAll();
+  port.unheard.delete(5);
+  const sent = port.messages.length;
+  port.pass(1000);
+  assert.equal(port.messages.length, sent);
+  port.answer(5);
+  notifier.readAnswered();
+  assert.equal(port.messages.length, sent + 1);
+  await releaseAll();
+  await notifier.settled();
+  port.unheard.add(5);
+  notifier.invalidateInode(5, false);
+  port.known.length = 0;
+  await releaseAll();
+  await notifier.settled();
+  await notifier.close();
+});
+
+Deno.test("a name in a folder where names were looked up a moment ago is expired once more, a little later", async () => {
+  const port = testPort();
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  notifier.lookedUp(1);
+  notifier.invalidateEntry(1, "a");
+  notifier.invalidateEntry(2, "b");
+  const names = async () => {
+    await drain(notifier, port);
+    return port.messages.splice(0).map(({ name }) => name);
+  };
+  assert.deepEqual(await names(), ["a", "b"]);
+  port.pass(1000);
+  assert.deepEqual(await names(), ["a"]);
+  port.pass(1000);
+  assert.deepEqual(await names(), []);
+  notifier.invalidateEntry(1, "a");
+  port.pass(1000);
+  assert.deepEqual(await names(), ["a"]);
+  for (let parent = 10; parent < 10_000; parent++) notifier.lookedUp(parent);
+  notifier.invalidateEntry(3, "c");
+  port.pass(1000);
+  assert.deepEqual(await names(), ["c", "c"]);
 });

@@ -87,10 +87,15 @@ const OLD_KERNEL_TIMEOUT_SEC = 30;
 const WRITEV_BYTES = 16384;
 /** How often a request whose caller took a signal is looked at again: a later SIGKILL sends no second INTERRUPT. */
 const RECHECK_MS = 200;
+/** How often new requests are refused while the end waits. */
+const REFUSE_MS = 20;
 /** How often requests are looked through for those whose time is up. */
 const SWEEP_MS = 250;
 /** A READ that was late is asked at once a second time by the kernel, for the first page alone: that one is not waited for. */
 const AGAIN_MS = 1000;
+
+/** Bytes of a struct fuse_direntplus whose name has up to eight. */
+const SHORTEST_PLUS = ENTRY_OUT + DIRENT + 8;
 
 /** st_blocks: units of 512 bytes that hold something. */
 const blocksOf = (stat: Stat): number => Math.ceil((stat.size - (stat.holes ?? 0)) / 512);
@@ -142,7 +147,12 @@ export interface SessionStats {
 /** A request whose answer comes later. */
 class Pending {
   answered = false;
+  /** Told when the request is given up. */
   controller: AbortController | null = null;
+  /** It is given up at any signal: it waits for others. */
+  waits = false;
+  /** Of a READ: how many had come with it. */
+  reads = 0;
   /** Monotonic milliseconds; Infinity: it may take as long as it takes. */
   deadline = Infinity;
   constructor(
@@ -196,6 +206,9 @@ export class Session {
   #stopSweep: (() => void) | null = null;
   /** Nodes of which a READ was late a moment ago, until when. */
   readonly #readLate = new Map<number, number>();
+  /** READs that had no answer at once, so far; and who waits for those of a node. */
+  #reads = 0;
+  #afterReads: { ino: number; reads: number; resolve: () => void }[] = [];
   #idle: (() => void)[] = [];
   #entrySec = 0;
   #entryNsec = 0;
@@ -225,10 +238,17 @@ export class Session {
     this.#wakeFd = wakeFd;
     this.#fs = options.fs;
     this.#options = options;
+    const readsOf = () => this.#reads;
     this.notifier = new Notifier({
       write: (message, length) => libc.write_elsewhere(fd, message, length),
+      after: (ms, callback) => void options.clock.after(ms, callback, true),
+      now: () => options.clock.monotonic(),
       knownInodes: () => this.#inodes.keys(),
       isKnown: (ino) => this.#inodes.has(ino),
+      isBeingRead: (ino, reads) => this.#isBeingRead(ino, reads),
+      get reads() {
+        return readsOf();
+      },
     });
     this.#fs.attach(this.notifier);
   }
@@ -293,10 +313,16 @@ export class Session {
   }
 
   async #end(): Promise<void> {
-    for (const pending of this.#pending.values()) pending.controller?.abort();
+    for (const pending of this.#pending.values()) if (!pending.answered) this.#cancel(pending, Errno.ENOTCONN);
     this.#stopSweep?.();
     this.#stopSweep = null;
-    await this.notifier.close();
+    // Notifications may wait in the kernel for answers, and who waits there holds up the end of this process.
+    let closed = false;
+    const closing = this.notifier.close().then(() => {
+      closed = true;
+    });
+    while (!closed && this.#refuse()) await Promise.race([closing, this.#options.clock.sleep(REFUSE_MS)]);
+    await closing;
     await this.#destroy();
     // What settles from now on must not write to a descriptor number that may be another's soon.
     this.#fd = -1;
@@ -311,6 +337,23 @@ export class Session {
       }
     })();
     return this.#destroyed;
+  }
+
+  /** Answers everything that waits with ENOTCONN, as the kernel will once the descriptor is closed. False: unmounted. */
+  #refuse(): boolean {
+    for (;;) {
+      const length = libc.read(this.#fd, this.#in8, this.#in8.length);
+      if (length < 0) {
+        const code = errno();
+        if (code === Errno.ENOENT || code === Errno.EINTR) continue;
+        return code === Errno.EAGAIN;
+      }
+      const op = this.#in32[1] ?? 0;
+      if (op === Opcode.FORGET || op === Opcode.BATCH_FORGET || op === Opcode.INTERRUPT) continue;
+      this.#lo = this.#in32[2] ?? 0;
+      this.#hi = this.#in32[3] ?? 0;
+      this.#sendErrno(Errno.ENOTCONN);
+    }
   }
 
   /** Answers what waits, at most a turn's worth. `expectant`: a request is likely to come at once. False: unmounted. */
@@ -458,6 +501,7 @@ export class Session {
     reply: (value: T) => void,
     undo?: (value: T) => void,
     controller?: AbortController,
+    waits = false,
   ): void {
     const pending = new Pending(
       this.#lo,
@@ -468,6 +512,8 @@ export class Session {
       this.notifier.tick,
     );
     if (controller !== undefined) pending.controller = controller;
+    pending.waits = waits;
+    if (pending.op === Opcode.READ) pending.reads = ++this.#reads;
     const key = pending.lo + pending.hi * TWO32;
     this.#pending.set(key, pending);
     this.#limit(pending);
@@ -518,12 +564,37 @@ export class Session {
     if (this.#pending.size === 0) { for (const resolve of this.#idle.splice(0)) resolve(); }
     if (pending.answered) return false;
     pending.answered = true;
+    if (pending.op === Opcode.READ) this.#readAnswered();
     this.#watched.delete(pending);
     this.#lo = pending.lo;
     this.#hi = pending.hi;
     this.#tick = pending.tick;
     this.#stale = this.notifier.touchedSince(pending.tick, pending.ino);
     return true;
+  }
+
+  #isBeingRead(ino: number, reads: number): boolean {
+    for (const pending of this.#pending.values()) {
+      if (pending.op === Opcode.READ && pending.ino === ino && pending.reads <= reads && !pending.answered) return true;
+    }
+    return false;
+  }
+
+  /** Resolves when the READs of the node that wait now have their answers; null: none waits. */
+  #whenRead(ino: number): Promise<void> | null {
+    const reads = this.#reads;
+    if (!this.#isBeingRead(ino, reads)) return null;
+    return new Promise((resolve) => this.#afterReads.push({ ino, reads, resolve }));
+  }
+
+  #readAnswered(): void {
+    this.notifier.readAnswered();
+    if (this.#afterReads.length === 0) return;
+    this.#afterReads = this.#afterReads.filter(({ ino, reads, resolve }) => {
+      if (this.#isBeingRead(ino, reads)) return true;
+      resolve();
+      return false;
+    });
   }
 
   #put64(word: number, value: number): void {
@@ -697,7 +768,7 @@ export class Session {
         answer |= OpenFlag.DIRECT_IO | OpenFlag.PASSTHROUGH;
         backingId = mode.id;
       } else if (open.directIo === true) answer |= OpenFlag.DIRECT_IO;
-      else if (open.keepCache && !this.#stale) answer |= OpenFlag.KEEP_CACHE;
+      else if (open.keepCache) answer |= OpenFlag.KEEP_CACHE;
     }
     if (open.noFlush === true) answer |= OpenFlag.NOFLUSH;
     this.#put64(w, open.fh);
@@ -806,6 +877,7 @@ export class Session {
     switch (op) {
       case Opcode.LOOKUP: {
         const answer = fs.lookup(ino, this.#name(IN_HEADER), this.#who());
+        this.notifier.lookedUp(ino);
         if (answer instanceof Promise) this.#later(answer, this.#lookup, this.#undoLookup);
         else this.#lookup(answer);
         return;
@@ -840,8 +912,12 @@ export class Session {
       }
       case Opcode.SETATTR: {
         const fh = (this.#u32(10) & AttrFlag.FH) !== 0 ? this.#u64(12) : undefined;
-        const answer = fs.setattr(ino, this.#attrChange(), fh, this.#who());
-        if (answer instanceof Promise) this.#later(answer, this.#attr);
+        const change = this.#attrChange();
+        const who = this.#who();
+        const controller = new AbortController();
+        const set = () => fs.setattr(ino, change, fh, who);
+        const answer = change.size === undefined ? set() : this.#afterReaders(ino, set, controller.signal);
+        if (answer instanceof Promise) this.#later(answer, this.#attr, undefined, controller);
         else this.#attr(answer);
         return;
       }
@@ -903,9 +979,11 @@ export class Session {
         return;
       }
       case Opcode.READ:
+        this.#inodes.markPages(ino);
         this.#readFile(ino);
         return;
       case Opcode.WRITE:
+        this.#inodes.markPages(ino);
         this.#writeFile(ino);
         return;
       case Opcode.FLUSH:
@@ -1059,10 +1137,51 @@ export class Session {
     const flags = this.#u32(10);
     const who = this.#who();
     const undo = (open: OpenResult) => this.#fs.release(ino, open.fh, 0n, false);
-    const kill = (this.#u32(11) & OPEN_KILL_SUIDGID) !== 0 && (flags & O_TRUNC) !== 0;
-    const answer = this.#fs.open(ino, flags, who, kill);
-    if (answer instanceof Promise) this.#later(answer, (open) => this.#open(open, ino, kill), undo);
-    else this.#open(answer, ino, kill);
+    if ((flags & O_TRUNC) !== 0) {
+      const kill = (this.#u32(11) & OPEN_KILL_SUIDGID) !== 0;
+      const controller = new AbortController();
+      const open = () => this.#fs.open(ino, flags, who, kill, controller.signal);
+      const answer = this.#afterReaders(ino, open, controller.signal);
+      if (answer instanceof Promise) this.#later(answer, (opened) => this.#open(opened, ino, kill), undo, controller);
+      else this.#open(answer, ino, kill);
+      return;
+    }
+    const tick = this.#tick;
+    const answer = this.#fs.open(ino, flags, who, false);
+    const fresh = answer instanceof Promise
+      ? answer.then((open) => this.#freshPages(open, ino, tick))
+      : this.#freshPages(answer, ino, tick);
+    if (fresh instanceof Promise) this.#later(fresh, (open) => this.#open(open, ino, false), undo);
+    else this.#open(fresh, ino, false);
+  }
+
+  /**
+   * What shortens a file is done when those who were reading it have their answers: until then the kernel has their pages
+   * locked, and after our answer it waits for those where nothing ends it (truncate_pagecache). Here it can be interrupted.
+   */
+  #afterReaders<T>(ino: number, change: () => Awaitable<T>, signal: AbortSignal): Awaitable<T> {
+    const read = this.#whenRead(ino);
+    if (read === null) return change();
+    return read.then(() => {
+      signal.throwIfAborted();
+      return change();
+    });
+  }
+
+  /**
+   * Without FOPEN_KEEP_CACHE the kernel drops the file's pages inside of open(2) (fuse_open, fs/fuse/file.c), where it waits
+   * for those that another process is reading, and nothing ends that wait, not even SIGKILL. So old pages are dropped before
+   * the answer, for which the caller waits so that it can be interrupted, and the kernel is told to keep what it has by then.
+   */
+  #freshPages(open: OpenResult, ino: number, tick: number): Awaitable<OpenResult> {
+    if (open.backing !== undefined || open.directIo === true) return open;
+    const kept = open.keepCache ? open : { ...open, keepCache: true };
+    if (!this.#inodes.mayHavePages(ino)) return kept;
+    const stale = this.notifier.touchedSince(tick, ino) || this.notifier.isDropping(ino);
+    // One that is under way has been heard of.
+    const heard = open.onlyToHear === true && this.#isBeingRead(ino, this.#reads);
+    if (!stale && (open.keepCache || heard)) return kept;
+    return this.notifier.dropPages(ino).then((dropped) => dropped ? kept : { ...open, keepCache: false });
   }
 
   #readFile(ino: number): void {
@@ -1151,7 +1270,7 @@ export class Session {
       const undone = fs.setlk?.(ino, fh, { ...lock, type: "unlock" }, false, new AbortController().signal);
       if (undone instanceof Promise) undone.catch((error) => this.#options.onError(error, "SETLK", ino));
     };
-    this.#later(answer, this.#sendEmpty, undo, wait ? controller : undefined);
+    this.#later(answer, this.#sendEmpty, undo, wait ? controller : undefined, wait);
   }
 
   #openDirectory(ino: number): void {
@@ -1174,7 +1293,8 @@ export class Session {
     const offset = this.#u64(12);
     const room = Math.min(this.#u32(14), MAX_TRANSFER);
     if (offset === 0) directory.rewind();
-    const loaded = directory.load(Math.max(offset - 2, 0));
+    const first = Math.max(offset - 2, 0);
+    const loaded = plus ? directory.loadNow(first, Math.ceil(room / SHORTEST_PLUS)) : directory.load(first);
     if (loaded instanceof Promise) this.#later(loaded, () => this.#records(directory, offset, room, plus));
     else this.#records(directory, offset, room, plus);
   }
@@ -1270,7 +1390,7 @@ export class Session {
   #interrupt(unique: number): void {
     const pending = this.#pending.get(unique);
     if (pending === undefined || pending.answered) return;
-    if (pending.controller !== null || interruption(pending.pid, pending.op)) {
+    if (pending.waits || interruption(pending.pid, pending.op)) {
       this.#cancel(pending);
       return;
     }
@@ -1280,6 +1400,7 @@ export class Session {
 
   #cancel(pending: Pending, code: number = Errno.EINTR): void {
     pending.answered = true;
+    if (pending.op === Opcode.READ) this.#readAnswered();
     if (code === Errno.EINTR) this.#interrupted++;
     this.#lo = pending.lo;
     this.#hi = pending.hi;

@@ -31,6 +31,8 @@ export const READING: ReadonlySet<number> = new Set([
  * timer) must not make a `stat` fail; one that asks the program to end may, when the operation only reads.
  */
 export function interruption(pid: number, op: number): boolean {
+  // Of another pid namespace: its signals can't be seen. What only reads may be asked again.
+  if (pid === 0) return READING.has(op);
   const status = readProc(`/proc/${pid}/status`);
   if (status === null) return true;
   let pending = 0n;

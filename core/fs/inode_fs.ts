@@ -34,6 +34,8 @@ export interface OpenResult {
   fh: number;
   /** The kernel may keep its page cache from earlier opens: the content did not change since. */
   keepCache: boolean;
+  /** With `keepCache` false: the content is the same, only the next read is to be heard of. */
+  onlyToHear?: boolean;
   /** Reads and writes bypass the page cache. */
   directIo?: boolean;
   /**
@@ -80,8 +82,11 @@ export interface KernelNotifier {
   invalidateAll(): void;
   /** Has the kernel a reference on the node, so that `forget` will come? */
   holds?(ino: number): boolean;
-  /** Resolves when the kernel has heard of everything that was asked for so far. Never to be awaited by a read or lookup. */
-  told?(): Promise<void>;
+  /**
+   * Resolves when the kernel has heard of everything that was asked for so far, but for the pages of files that are being
+   * read: an open waits for those by itself, and who names the node here. Never to be awaited by a read or lookup.
+   */
+  told?(ino?: number): Promise<void>;
 }
 
 export interface InodeFs {
@@ -109,8 +114,14 @@ export interface InodeFs {
     caller: Caller,
   ): Awaitable<void>;
   link(ino: number, newParent: number, newName: string, caller: Caller): Awaitable<Stat>;
-  /** flags: O_* of linux/fcntl.h; O_TRUNC is honoured here. `killSuidgid`: what is truncated loses setuid and setgid. */
-  open(ino: number, flags: number, caller: Caller, killSuidgid: boolean): Awaitable<OpenResult>;
+  /** flags: O_* of linux/fcntl.h; O_TRUNC is honoured here, unless `signal` has been aborted before. `killSuidgid`: what is truncated loses setuid and setgid. */
+  open(
+    ino: number,
+    flags: number,
+    caller: Caller,
+    killSuidgid: boolean,
+    signal?: AbortSignal,
+  ): Awaitable<OpenResult>;
   create(
     parent: number,
     name: string,

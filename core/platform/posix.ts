@@ -27,13 +27,13 @@ const lib = Deno.dlopen("libc.so.6", {
   link: { parameters: ["buffer", "buffer"], result: "i32" },
   unlink: { parameters: ["buffer"], result: "i32" },
   flock: { parameters: ["i32", "i32"], result: "i32" },
-  copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   mkdir: { parameters: ["buffer", "u32"], result: "i32" },
   statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
   geteuid: { parameters: [], result: "u32" },
   getegid: { parameters: [], result: "u32" },
+  mallopt: { parameters: ["i32", "i32"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
 });
 const libc = lib.symbols;
@@ -49,6 +49,9 @@ const errnoCell = errnoView();
 function lastErrno(): number {
   return errnoCell[0] ?? 0;
 }
+
+/** mallopt(3): sets an option of the allocator; 1, or 0 when it does not know it. */
+export const mallopt = (option: number, value: number): number => libc.mallopt(option, value);
 
 /** open(2) flags (asm-generic/fcntl.h). */
 export const O_RDONLY = 0;

@@ -11,6 +11,20 @@ export const setExitCode = (code: number): void => {
   Deno.exitCode = code;
 };
 
+/** CAP_SYS_ADMIN of linux/capability.h. */
+const CAP_SYS_ADMIN = 21n;
+/** Has a process CAP_SYS_ADMIN (in its user namespace; proc(5), CapEff)? True when that can't be read. */
+export function mayAdminister(pid: number): boolean {
+  let status: string;
+  try {
+    status = Deno.readTextFileSync(`/proc/${pid}/status`);
+  } catch {
+    return true;
+  }
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  return effective === undefined || (BigInt(`0x${effective}`) >> CAP_SYS_ADMIN & 1n) === 1n;
+}
+
 /** Runs `handler` on each of the signals; the result takes it off again. */
 export function onSignals(
   signals: readonly ("SIGINT" | "SIGTERM" | "SIGHUP")[],

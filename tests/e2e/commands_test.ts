@@ -390,6 +390,7 @@ Deno.test({
     await fails(mount(`${dir.path}/none`), 3, /does not exist: create it/);
     await fails(mount(`${dir.path}/file`), 1, /not a directory/);
     await fails(mount(dir.path), 1, /not empty/);
+    await fails(mount(point, {}, "--cache-dir", `${point}/cache`), 2, /lies in the mount point.*--cache-dir/);
     const child = start(
       ["mount", point, "--cache-dir", `${dir.path}/cache`],
       { ANYFS_URL: daemon.url, ANYFS_TOKEN: token },

@@ -73,6 +73,33 @@ test("100,000 entries are listed completely, and from the kernel's cache the sec
   assert.equal((await mount.stats()).inodes, 100_000);
 });
 
+/** Lists a folder slowly: what changes behind what was read already must not come with the attributes it had before. */
+const LIST_SLOWLY = `
+import os, sys
+listing = os.scandir(sys.argv[1])
+next(listing)
+os.write(1, b"begun\\n")
+sys.stdin.readline()
+os.stat(sys.argv[1] + "/entry-000599")  # the kernel asks for attributes again in what follows
+assert sum(1 for _ in listing) == 599
+os.write(1, b"%d\\n" % os.stat(sys.argv[1] + "/entry-000300").st_size)
+`;
+
+test("a folder being listed does not show what changed meanwhile as it was", async () => {
+  await using mount = await mountInChild({ fs: "memory", entries: 600 });
+  const lister = new Deno.Command("python3", { args: ["-c", LIST_SLOWLY, mount.dir], stdin: "piped", stdout: "piped" })
+    .spawn();
+  const reader = lister.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  assert.equal((await reader.read()).value, "begun\n");
+  await mount.ask({ command: "write", name: "entry-000300", text: "changed meanwhile" });
+  const writer = lister.stdin.getWriter();
+  await writer.write(new TextEncoder().encode("go on\n"));
+  assert.equal((await reader.read()).value, "17\n");
+  await writer.close();
+  await reader.cancel();
+  assert.ok((await lister.status).success);
+});
+
 test("bug 14: what the kernel forgets leaves the inode table and the filesystem", async () => {
   await using mount = await mountInChild({ fs: "memory" });
   await bash(mount.dir, `mkdir "$1/d"; cd "$1/d"; seq 20000 | xargs touch; ls -l > /dev/null`);
@@ -164,6 +191,94 @@ test("a program that is killed while it waits ends at once; what it waited for m
   await endCleanly(mount);
 });
 
+/** A mount on which one program reads a page and has no answer, and another opens the file, which is to drop that page. */
+async function withAPageBeingRead() {
+  const mount = await mountInChild({ fs: "unread" });
+  await bash(mount.dir, `echo x > "$1/f"`);
+  const read = () => new Deno.Command("cat", { args: [`${mount.dir}/f`], stdout: "piped", stderr: "null" }).spawn();
+  const reader = read();
+  await until(async () => (await mount.stats()).held === 1);
+  const opened = (await mount.stats()).requests["OPEN"] ?? 0;
+  const opener = read();
+  await until(async () => (await mount.stats()).requests["OPEN"] === opened + 1);
+  // It has its answer or waits for it, and then for the page.
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  return { mount, reader, opener };
+}
+
+test("an open that has old pages dropped does not wait for who reads them where nothing ends it", async () => {
+  const { mount, reader, opener } = await withAPageBeingRead();
+  await using _mount = mount;
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    void mount.ask({ command: "letGo" });
+  }, 5000);
+  opener.kill("SIGTERM");
+  const { signal } = await opener.status;
+  clearTimeout(timer);
+  await mount.ask({ command: "letGo" });
+  await opener.output();
+  assert.equal(new TextDecoder().decode((await reader.output()).stdout), "x\n");
+  assert.equal(signal, "SIGTERM");
+  assert.ok(!late, "it ended only when the page was there");
+  await until(async () => (await mount.stats()).handles === 0);
+  await endCleanly(mount);
+});
+
+for (const [how, end] of [["killed", "SIGKILL"], ["stopped", "abort"]] as const) {
+  test(`a mount that is ${how} while a notification waits in the kernel lets go of everybody`, async () => {
+    await using mount = await mountInChild({ fs: "held" });
+    await bash(mount.dir, `ls "$1"; test ! -e "$1/new"`);
+    const looks = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stdout: "null", stderr: "null" }).spawn();
+    await until(async () => (await mount.stats()).held === 1);
+    // The kernel has the folder locked for the lookup, and waits for that to drop a name in it.
+    void mount.ask({ command: "write", name: "new", text: "x" }).catch(() => undefined);
+    await until(async () => (await mount.stats()).notifications.sent > 0);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      void run("umount", ["-f", mount.dir]);
+    }, 5000);
+    if (end === "abort") void mount.ask({ command: "abort" }).catch(() => undefined);
+    else Deno.kill(mount.pid, end);
+    assert.equal((await looks.output()).code, 1);
+    await mount.ended;
+    clearTimeout(timer);
+    assert.ok(!late, "it waited for ever");
+    await until(async () => !await isMounted(mount.dir));
+  });
+}
+
+test("what shortens a file waits for its readers where it can be interrupted, and is then not done", async () => {
+  await using mount = await mountInChild({ fs: "unread" });
+  await bash(mount.dir, `echo x > "$1/f"`);
+  const reader = new Deno.Command("cat", { args: [`${mount.dir}/f`], stdout: "piped", stderr: "null" }).spawn();
+  await until(async () => (await mount.stats()).held === 1);
+  for (
+    const call of [
+      "open(sys.argv[1], 'w')",
+      "os.truncate(sys.argv[1], 0)",
+      "os.open(sys.argv[1], os.O_RDWR | os.O_TRUNC)",
+    ]
+  ) {
+    const asked = (await mount.stats()).inFlight;
+    const child = new Deno.Command("python3", {
+      args: ["-c", `import os, sys; ${call}`, `${mount.dir}/f`],
+      stderr: "null",
+    }).spawn();
+    await until(async () => (await mount.stats()).inFlight > asked);
+    child.kill("SIGTERM");
+    assert.equal((await child.status).signal, "SIGTERM");
+  }
+  await mount.ask({ command: "letGo" });
+  assert.equal(new TextDecoder().decode((await reader.output()).stdout), "x\n");
+  assert.equal(await bash(mount.dir, `cat "$1/f"; : > "$1/f"; wc -c < "$1/f"`), "x\n0");
+  await until(async () => (await mount.stats()).handles === 0);
+  await endCleanly(mount);
+});
+
 test("a caught signal that asks for no end lets a slow operation finish; SIGINT and SIGKILL after it do not wait", async () => {
   await using mount = await mountInChild({ fs: "held" });
   const script = `
@@ -208,7 +323,7 @@ test("bug 15: a dead mount that nobody cleared is detected and replaced", async 
   await using mount = await mountInChild({ fs: "memory", dir });
   await bash(dir, `ls "$1"; stat "$1"`);
   // The guard dies first, as it does when a whole process group is killed.
-  await bash(dir, `for p in $(pgrep -f "[s]tat -f -- .* $1\\$"); do kill -9 $p; done`);
+  await bash(dir, `for p in $(pgrep -f "[s]tat -f -- .* $1 0:"); do kill -9 $p; done`);
   await mount.kill();
   assert.equal(await isMounted(dir), true);
   assert.match((await run("ls", [dir])).err, /not connected/);

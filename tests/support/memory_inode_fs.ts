@@ -458,7 +458,7 @@ export class MemoryInodeFs implements InodeFs {
       const name = names[i] ?? "";
       const node = this.#get(dir.children.get(name) ?? 0);
       // READDIRPLUS gives the kernel a reference; whether this is one can't be told from here.
-      page.push({ name, stat: this.#answer(node) });
+      page.push({ name, stat: { ...this.#answer(node) } });
     }
     return page;
   }

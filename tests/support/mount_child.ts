@@ -28,7 +28,7 @@ export interface ChildStats {
   readonly inodes: number;
   readonly inodeTableBytes: number;
   readonly inFlight: number;
-  /** Lookups that a "held" filesystem has made wait so far. */
+  /** Lookups that a "held" and reads that an "unread" filesystem has made wait so far. */
   readonly held: number;
   readonly interrupted: number;
   readonly nodes: number;
@@ -116,7 +116,8 @@ export async function mountInChild(options: ChildOptions): Promise<MountedChild>
   let gone = false;
 
   const detach = async (): Promise<void> => {
-    for (let i = 0; i < 4 && await isMounted(dir); i++) await run("umount", ["-l", dir]);
+    // By force first: that also frees who waits for an answer that never comes.
+    for (let i = 0; i < 4 && await isMounted(dir); i++) await run("umount", [i === 0 ? "-f" : "-l", dir]);
   };
   const watchdog = setTimeout(() => {
     console.error(`the mount at ${dir} is taken down: it lived longer than ${WATCHDOG_MS / 1000} s`);

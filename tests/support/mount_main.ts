@@ -10,8 +10,11 @@ import { MemoryInodeFs } from "./memory_inode_fs.ts";
 /** What the parent passes as the only argument, in JSON. */
 export interface ChildConfig {
   readonly dir: string;
-  /** `held`: late answers whose lookups of names beginning with `hold` wait until `let go` or for ever. */
-  readonly fs: "memory" | "async" | "held" | "null";
+  /**
+   * `held`: late answers whose lookups of names beginning with `hold` wait until `let go` or for ever. `unread`: reads
+   * wait so, and no open lets the kernel keep its pages.
+   */
+  readonly fs: "memory" | "async" | "held" | "unread" | "null";
   readonly options?: Partial<Omit<MountOptions, "dir" | "fs">>;
   /** Files to make in the root, empty, named entry-000000 and so on. */
   readonly entries?: number;
@@ -59,6 +62,17 @@ async function main(config: ChildConfig): Promise<void> {
           return gate;
         },
       }),
+    unread: () => {
+      const open = memory.open.bind(memory);
+      memory.open = (...args) => ({ ...open(...args), keepCache: false });
+      return asyncInodeFs(memory, {
+        wait: (method) => {
+          if (method !== "read") return Promise.resolve();
+          held++;
+          return gate;
+        },
+      });
+    },
     null: nullFs,
   };
   const errors: string[] = [];
