@@ -159,11 +159,18 @@ export class Conflicts {
       out.state !== "visible" && out.ops.some((op) => op.t === "create" && op.ino === ino)
     );
   }
-  /** Does a later record of ours take the node's name away? Then nobody here wants it any more. */
+  /** Does a later record of ours take the node's last name away, as we knew them? Then nobody here wants it any more. */
   #removedLater(out: Outgoing, ino: number): boolean {
     const list = this.#s.list();
     return this.#s.replica.tree.anyName(ino) === null &&
-      list.slice(list.indexOf(out) + 1).some(({ ops }) => ops.some((op) => removedBy(op) === ino));
+      list.slice(list.indexOf(out) + 1).some(({ ops }) => ops.some((op) => removedBy(op) === ino && !leavesOthers(op)));
+  }
+  /** Did the server take a later version of ours, as others had made the file just what that one was made from? */
+  #appliedLater(out: Outgoing, ino: number): boolean {
+    const list = this.#s.list();
+    return list.slice(list.indexOf(out) + 1).some((later) =>
+      later.state === "visible" && !later.skipped && (later.data?.ino ?? copyIn(later)?.ino) === ino
+    );
   }
   /** Does an earlier record of ours, refused for now, take the node from there? Then the name may become free. */
   #leaves(out: Outgoing, place: Place, ino: number): boolean {
@@ -493,6 +500,8 @@ export class Conflicts {
     replica.touch();
     if (replica.stat(theirs.ino) === null) replica.tree.put(theirs);
     else if (!stacks.has(theirs.ino)) replica.learn(theirs);
+    // News may have come since the server was asked.
+    replica.missed.addNode(theirs.ino);
   }
   /** Theirs lies at this place afterwards. */
   #putAside(out: Outgoing, theirs: Stat, place: Place): void {
@@ -709,6 +718,8 @@ export class Conflicts {
         return null;
       };
     }
+    // We had replaced it ourselves: sent now, it would come after what replaced it.
+    if (this.#appliedLater(out, data.ino)) return () => null;
     if (round.stacks.has(stack)) return () => [];
     round.stacks.add(stack);
     const theirs = await this.#stat(data.ino);
@@ -837,6 +848,7 @@ export class Conflicts {
       this.#name(out, place, ino);
       if (!replica.isPendingNode(old)) replica.learn(theirs);
       else replica.tree.put({ ...theirs, nlink: replica.stat(old)?.nlink ?? theirs.nlink });
+      replica.missed.addNode(old);
       this.#note(out.salvage ? "partial" : "edit-edit", here, "theirs", old, place, ino);
       this.#s.notifier()?.invalidateInode(old, true);
       this.#tell(here);
@@ -846,6 +858,9 @@ export class Conflicts {
   }
 }
 
+/** Had the node other names, for all we knew, when this took one? */
+const leavesOthers = (op: Op): boolean =>
+  (op.t === "unlink" && op.others === true) || (op.t === "rename" && op.overOthers === true);
 const isWhiteoutOf = (op: Op, moved: Rename): boolean =>
   op.t === "create" && moved.parent === op.parent && moved.name === op.name;
 /** What an earlier settlement put before what the record is about. */

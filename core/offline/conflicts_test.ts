@@ -1,7 +1,7 @@
 /** What several devices did apart, case by case (docs/semantics-offline.md): which version has the name, and where the other one is. */
 import assert from "node:assert/strict";
 import { FakeServer } from "../../tests/support/fake_server.ts";
-import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
+import { caller, quiet, serverTree, SimDevice } from "../../tests/support/sim_device.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
 import { hex, sha256 } from "../store/hash.ts";
@@ -876,5 +876,133 @@ for (
       }),
   );
 }
+
+for (const policy of ["keep-both", "server-wins", "client-wins", "newer", "manual"] as const) {
+  for (const kill of [false, true]) {
+    const how = `${policy}${kill ? ", with a kill after the first was given up" : ""}`;
+    Deno.test(
+      { name: `what others wrote outlives several writes of ours to a file that we removed (${how})`, ...unchecked },
+      () =>
+        house(policy, async (h) => {
+          const { b } = h;
+          await b.write(1, "f", text("ours"));
+          // What is uploaded parts the two: they travel by themselves.
+          await b.write(1, "big", new Uint8Array(300_000).fill(7));
+          await b.write(1, "f", text("ours too"));
+          await b.fs.unlink(1, "f", caller);
+          await new Promise((resolve) => setTimeout(resolve, 20));
+          await h.a.write(1, "f", text("theirs"));
+          if (kill) {
+            await quiet([h.a]);
+            const givenUp = () => b.log.some((line) => line.startsWith("conflict: write"));
+            b.link.before = (method) => method === "apply" && givenUp() ? new Promise(() => {}) : Promise.resolve();
+            await b.link.connect();
+            for (let i = 0; i < 500 && !givenUp(); i++) await new Promise((resolve) => setTimeout(resolve, 10));
+            assert.ok(givenUp());
+            await new Promise((resolve) => setTimeout(resolve, 100));
+            h.b = await b.crash(false);
+          }
+          await heal(h);
+          if (policy === "client-wins") assert.deepEqual(await aside(h.a), ["theirs"]);
+          else assert.equal(await h.a.text("f"), "theirs");
+        }),
+    );
+  }
+}
+
+Deno.test(
+  {
+    name: "what we wrote and gave one of two names of, the other of which others removed, is kept beside",
+    ...unchecked,
+  },
+  async () => {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const b = await SimDevice.open({ server, name: "b", pool });
+    const ino = await a.write(1, "f", text("base"));
+    await a.fs.link(ino, 1, "other", caller);
+    await quiet([a, b]);
+    assert.equal(await b.text("f"), "base");
+    await b.tree();
+    b.link.disconnect();
+    await b.write(1, "f", text("ours"));
+    await a.write(1, "f", text("theirs"));
+    await a.fs.unlink(1, "other", caller);
+    await b.fs.unlink(1, "f", caller);
+    assert.equal(await b.text("other"), "ours");
+    await heal({ server, a, b });
+    const texts = await Promise.all((await a.names()).map((name) => a.text(name)));
+    assert.deepEqual(texts.sort(), ["ours", "theirs"]);
+    for (const d of [a, b]) await d.stop();
+    await server.index.close();
+  },
+);
+
+for (const policy of ["keep-both", "server-wins", "client-wins", "newer", "manual"] as const) {
+  Deno.test(
+    { name: `others wrote what we wrote and replaced: nothing is set aside of that (${policy})`, ...unchecked },
+    () =>
+      house(policy, async (h) => {
+        for (const words of ["", "the same", "ours", "ours too"]) await h.b.write(1, "f", text(words));
+        await h.a.write(1, "f", text("the same"));
+        await heal(h);
+        assert.equal(await h.a.text("f"), "ours too");
+        assert.deepEqual(await h.b.names(), ["dir", "f"]);
+        assert.deepEqual(await h.b.tree(), await serverTree(h.server));
+      }),
+  );
+}
+
+Deno.test(
+  {
+    name: "what is given up leaves no name behind, though a kill comes before the server was asked about it",
+    ...unchecked,
+  },
+  () =>
+    house("keep-both", async (h) => {
+      const { b } = h;
+      const { ino: folder } = await b.fs.mkdir(1, "q", 0o755, caller);
+      await b.fs.rename(1, "f", folder, "x", 0, caller);
+      await h.a.fs.unlink(1, "f", caller);
+      await quiet([h.a]);
+      await b.link.connect();
+      const settled = () =>
+        b.log.some((line) => line.startsWith("conflict: rename")) && b.fs.status().pending.records === 0;
+      for (let i = 0; i < 1000 && !settled(); i++) await new Promise((resolve) => setTimeout(resolve, 1));
+      assert.ok(settled());
+      h.b = await b.crash();
+      await quiet([h.a, h.b]);
+      assert.deepEqual(await h.b.tree(), await serverTree(h.server));
+    }),
+);
+
+Deno.test(
+  { name: "what is heard while a conflict is settled is not undone by an answer from before it", ...unchecked },
+  () =>
+    house("manual", async (h) => {
+      const { a, b } = h;
+      await b.write(1, "tmp", text("ours"));
+      await b.fs.rename(1, "tmp", 1, "f", 0, caller);
+      await a.fs.unlink(1, "f", caller);
+      await a.write(1, "f", text("theirs"));
+      const call = b.link.call.bind(b.link);
+      let changed = false;
+      b.link.call = async (method, params) => {
+        const answer = await call(method, params);
+        if (method === "lookup" && (params as { name: string }).name === "f" && !changed) {
+          changed = true;
+          await a.fs.rename(1, "f", 1, "moved", 0, caller);
+          await a.write(1, "moved", text("theirs, later"));
+          await quiet([a]);
+          await b.link.told();
+        }
+        return answer;
+      };
+      await heal(h);
+      assert.ok(changed);
+      assert.equal(await b.text("moved"), "theirs, later");
+      assert.deepEqual(await aside(a), ["ours"]);
+    }),
+);
 
 Deno.test({ name: "close the pool", sanitizeOps: false, sanitizeResources: false }, () => pool.close());

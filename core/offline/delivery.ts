@@ -143,6 +143,8 @@ export interface DeliveryHooks {
   settle(refused: readonly Outgoing[]): Promise<() => ReadonlyMap<Outgoing, readonly Op[] | null>>;
   /** It will never be sent: what it touched is as the server says. */
   given(outgoing: Outgoing): void;
+  /** What these touched may have to be asked for, also after a crash: they may be given up, and nothing else tells then. */
+  doubt(refused: readonly Outgoing[]): void;
   log(message: string): void;
 }
 
@@ -717,6 +719,7 @@ export class Delivery {
     if (out.ops.some((op) => op.t === "create" && op.ino === out.data?.ino)) return {};
     for (let at = stack.layers.indexOf(layer); at > 0; at--) {
       const below = stack.layers[at - 1];
+      if (below?.givenUp === true) continue;
       const before = this.#queue.find((other) => other.layer === below && other.stack === stack) ??
         this.#finished.find((other) => other.layer === below && other.stack === stack);
       if (before === undefined) return {};
@@ -840,6 +843,7 @@ export class Delivery {
     const decide = await this.#hooks.settle(refused);
     // The journal forgets all that was there before what it is told next: what was delivered of that as well.
     while (this.#finished.length > 0) await this.#letGo();
+    this.#hooks.doubt(refused);
     // From here to the journal record nothing waits: a record that is added meanwhile would get a number out of order,
     // and after a crash the replica would have what the journal has not.
     const answers = decide();
@@ -862,6 +866,7 @@ export class Delivery {
       }
       keep.push(out);
     }
+    for (const out of given) giveExpectation(out, keep);
     // What is applied there already keeps its number, and comes before what gets a new one.
     keep.sort((a, b) => a.request - b.request);
     const place = this.#journal.replaceAll(
@@ -1041,6 +1046,19 @@ function giveBases(bases: readonly DeliveredBase[], waiting: readonly Outgoing[]
     left.delete(base.ino);
     if (left.size === 0) return;
   }
+}
+
+/**
+ * A record of a file is given up: the next one of the file, which would have replaced what it made, replaces what it would
+ * have replaced. Without that it would be written over whatever the server has by then.
+ */
+function giveExpectation(given: Outgoing, keep: readonly Outgoing[]): void {
+  const { data, stack, request } = given;
+  if (data === null || data.base === undefined) return;
+  const next = keep.find((out) => out.stack === stack && out.data?.ino === data.ino && out.request > request);
+  if (next?.data == null || next.data.base !== undefined) return;
+  const { base, baseSize, expect } = data;
+  Object.assign(next.data, { base, baseSize, ...(expect === undefined ? {} : { expect }) });
 }
 
 /** Which nodes' attributes are told with which record of a group: the last that touched the node. */

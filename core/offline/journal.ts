@@ -10,6 +10,7 @@
  * records follow it, the disk has lost something: the file is kept as `journal-NNNNNN.damaged` and told.
  */
 import { decode, encode } from "@msgpack/msgpack";
+import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { FsError, toFsError } from "../fs/error.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
@@ -504,12 +505,18 @@ function scan(file: JournalFile): { found: Scanned[]; damagedAt: number | null }
 /** Is there a whole record behind this place? */
 function hasRecordAfter(file: JournalFile, nonce: bigint, from: number): boolean {
   const STEP = 1024 * 1024;
-  const bytes = new Uint8Array(STEP + RECORD_HEADER);
-  const view = new DataView(bytes.buffer);
+  const bytes = Buffer.alloc(STEP + RECORD_HEADER);
+  const magic = Buffer.alloc(4);
+  magic.writeUInt32LE(RECORD_MAGIC);
   for (let at = from + 8;; at += STEP) {
     const length = preadFd(file.fd, bytes, at);
-    for (let i = 0; i + RECORD_HEADER <= length && i < STEP; i += 8) {
-      if (view.getUint32(i, true) !== RECORD_MAGIC || view.getBigUint64(i + 8, true) !== nonce) continue;
+    // Most of it is zeros that were written ahead: looked through natively.
+    for (
+      let i = bytes.indexOf(magic);
+      i >= 0 && i + RECORD_HEADER <= length && i < STEP;
+      i = bytes.indexOf(magic, i + 1)
+    ) {
+      if (i % 8 !== 0 || bytes.readBigUInt64LE(i + 8) !== nonce) continue;
       if (scanRecords(file, nonce, at + i).found.length > 0) return true;
     }
     if (length < bytes.length) return false;

@@ -41,6 +41,8 @@ export class Layer {
   /** Were zeros put into the file that nobody wrote? */
   sparse = false;
   frozen = false;
+  /** The record was given up; the bytes stay for those who have the removed file open. */
+  givenUp = false;
   /** Number of the journal record that holds it, once frozen. */
   request = 0;
   #memory: Uint8Array<ArrayBuffer> | null = new Uint8Array(0);

@@ -53,6 +53,7 @@ import { Delivery, madeBy, type Outgoing, type Prepared } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
+import type { Missed } from "./missed.ts";
 import { MountLocks } from "./mount_locks.ts";
 import { gated, whyStop } from "./epoch.ts";
 import { Pins, type PinStatus } from "./pins.ts";
@@ -113,7 +114,8 @@ const NO_SYSTEM_ATTRIBUTE = noAttribute("security.*");
  */
 const LABEL = "security.selinux";
 const NO_LABEL = new FsError("not_supported", "the file has no label", { operation: "getxattr" });
-const MAX_FILE_SIZE = 2 ** 50;
+/** As ext4 with blocks of 4 KiB. Bytes: what the manifest of a file full of holes takes and costs grows with its size. */
+const MAX_FILE_SIZE = 2 ** 44 - 4096;
 
 const isDir = (s: Stat) => (s.mode & S_IFMT) === S_IFDIR;
 const isFile = (s: Stat) => (s.mode & S_IFMT) === S_IFREG;
@@ -171,8 +173,6 @@ export class MountFs implements InodeFs {
   readonly #announced = new Map<number, number>();
   readonly #loading = new Map<number, Promise<void>>();
   #lastContent = new Map<number, string | null>();
-  /** News of nodes and names that were passed over because ours were on their way: asked for when those are delivered. */
-  readonly #missedNodes = new Set<number>();
   /** For each question under way: what changed since it was asked. An answer may be read after news that is newer. */
   readonly #asking = new Set<Since>();
   /** Numbers of changes of ours, by name and by node, that the feed has not come to yet. */
@@ -180,7 +180,8 @@ export class MountFs implements InodeFs {
   readonly #toList = new Set<number>();
   #cancelListing: () => void = () => {};
   readonly #applied = new Map<string | number, number>();
-  readonly #missedEntries = new Map<string, { parent: number; name: string }>();
+  /** News of nodes and names that were passed over because ours were on their way: asked for when those are delivered. */
+  readonly #passedOver: Missed;
   /** Where a file with undelivered bytes was before others took its last name away. */
   readonly #lastNames: Map<number, Place>;
   readonly #conflicts: Conflicts;
@@ -222,6 +223,7 @@ export class MountFs implements InodeFs {
     this.#room = room;
     this.#stagingNumber = stagingNumber;
     this.#knownRequest = journal.lastRequest;
+    this.#passedOver = replica.missed;
     this.#times = new ChangeTimes(o.clock);
     this.#accessed = new AccessTimes(o.clock, () => this.#time(), (ops) => void this.#commit(ops));
     this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
@@ -279,6 +281,11 @@ export class MountFs implements InodeFs {
         delivered: (out) => this.#delivered(out),
         repeated: (out) => this.#missed(out.touched),
         settle: (refused) => this.#conflicts.settle(refused),
+        doubt: (refused) => {
+          for (const { touched } of refused) this.#missed(touched);
+          replica.touch();
+          replica.commit();
+        },
         given: (out) => {
           replica.delivered(out.touched);
           this.#missed(out.touched);
@@ -405,7 +412,7 @@ export class MountFs implements InodeFs {
     late.lost = () => fs.#lost();
     late.journaled = () => fs.#delivery.nextRequest - 1;
     for (const ino of replica.wrote) {
-      fs.#missedNodes.add(ino);
+      fs.#passedOver.addNode(ino);
       if (!fs.#stacks.has(ino)) replica.dropBefore(ino);
     }
     replica.commit();
@@ -428,8 +435,8 @@ export class MountFs implements InodeFs {
     this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr ?? {}));
   }
   #recover({ request, ops, data }: JournalRecord, place: JournalPlace, applied: number): void {
-    this.#replica.redo(ops, request <= applied);
     const touched = touchedBy(ops);
+    if (!this.#replica.redo(ops, request <= applied)) this.#missed(touched);
     let stack: LayerStack | null = null;
     let layer: Layer | null = null;
     if (data !== null) {
@@ -540,7 +547,7 @@ export class MountFs implements InodeFs {
       if (place !== null) this.#keepLastName(ino, place);
     }
     this.#replica.reset(this.#stacks.keys(), made);
-    for (const ino of this.#stacks.keys()) this.#missedNodes.add(ino);
+    for (const ino of this.#stacks.keys()) this.#passedOver.addNode(ino);
     for (const { touched } of this.#delivery.list()) this.#missed(touched);
     this.#seq = seq;
     this.#applied.clear();
@@ -590,12 +597,12 @@ export class MountFs implements InodeFs {
   #entryChanged({ seq, parent, name, ino, stat }: PushedChange): void {
     if (this.#isOlder(`${parent}/${name}`, seq)) {
       // Not all that ours touched is as ours left it: a settlement lets go of a name that others have.
-      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
+      this.#passedOver.addEntry(parent, name);
       return this.#catchUp();
     }
     for (const { entries } of this.#asking) entries.add(`${parent}/${name}`);
     if (this.#replica.isPendingEntry(parent, name)) {
-      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
+      this.#passedOver.addEntry(parent, name);
       return;
     }
     if (ino === 0) this.#entryNow(parent, name, null);
@@ -612,9 +619,27 @@ export class MountFs implements InodeFs {
     this.#notifier?.invalidateEntry(parent, name);
     this.#notifier?.invalidateInode(parent, true);
   }
-  #learnEntry(parent: number, entry: DirEntry): void {
-    this.#replica.learnEntry(parent, entry);
-    this.#cameBack(entry.stat.ino);
+  #learnEntry(parent: number, { name, stat }: DirEntry): void {
+    this.#replica.learnEntry(parent, { name, stat: this.#reconciled(stat) });
+    this.#cameBack(stat.ino);
+  }
+  /** What an answer says of a node, or what it is here when we have written to it; an answer may come before its news. */
+  #reconciled(stat: Stat): Stat {
+    const stack = this.#stacks.get(stat.ino);
+    const known = stack === undefined ? null : this.#replica.stat(stat.ino);
+    // What is on its way stands here by itself.
+    if (stack === undefined || known === null || this.#replica.isPendingNode(stat.ino)) return stat;
+    if (!this.#isThere(stack)) {
+      this.#passedOver.addNode(stat.ino);
+      this.#replica.moveBefore(stat);
+      return known;
+    }
+    // What is left of ours only waits for the server's disk; theirs came after it.
+    if (known.content !== stat.content) {
+      this.#forgetStack(stat.ino);
+      this.#notifier?.invalidateInode(stat.ino, true);
+    }
+    return stat;
   }
   /** What was removed here has a name again: somebody had changed it, or put something into it. */
   #cameBack(ino: number): void {
@@ -638,7 +663,7 @@ export class MountFs implements InodeFs {
   }
   #nodeChanged({ seq, ino, stat }: PushedChange): void {
     if (!this.#isOlder(ino, seq)) return this.#nodeNow(ino, stat);
-    this.#missedNodes.add(ino);
+    this.#passedOver.addNode(ino);
     this.#catchUp();
   }
   /** What the server says of a node, null: it is gone. */
@@ -649,7 +674,7 @@ export class MountFs implements InodeFs {
     if (unnamed !== undefined && (stat === null || unnamed.givenUp.length > 0)) return;
     const stack = this.#stacks.get(ino);
     if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) {
-      this.#missedNodes.add(ino);
+      this.#passedOver.addNode(ino);
       if (stat !== null) this.#replica.moveBefore(stat);
       return;
     }
@@ -662,7 +687,8 @@ export class MountFs implements InodeFs {
       this.#notifier?.invalidateInode(ino, false);
       return;
     }
-    if (before === null) return;
+    // Who has a name here is known here.
+    if (before === null && this.#replica.tree.anyName(ino) === null) return;
     this.#replica.learn(stat);
     this.#replica.forgetXattrs(ino);
     const open = this.#open.get(ino);
@@ -670,7 +696,7 @@ export class MountFs implements InodeFs {
       open.plain = stat.xattrs === 0;
       this.#retain(open, stat);
     }
-    this.#notifier?.invalidateInode(ino, before.content !== stat.content);
+    this.#notifier?.invalidateInode(ino, before?.content !== stat.content);
   }
 
   /** Does everybody see all that was written here? */
@@ -678,48 +704,42 @@ export class MountFs implements InodeFs {
     return stack.open === null && this.#delivery.list().every((out) => out.stack !== stack || out.state === "visible");
   }
   #missed({ entries, nodes }: Touched): void {
-    for (const ino of nodes) this.#missedNodes.add(ino);
+    for (const ino of nodes) this.#passedOver.addNode(ino);
     for (const { parent, name, ino } of entries) {
-      this.#missedEntries.set(`${parent}/${name}`, { parent, name });
-      if (ino !== 0) this.#missedNodes.add(ino);
+      this.#passedOver.addEntry(parent, name);
+      if (ino !== 0) this.#passedOver.addNode(ino);
     }
   }
   /** Asks for what was passed over, as far as nothing of ours is on its way there any more. */
   #catchUp(): void {
-    if (this.#missedNodes.size === 0 && this.#missedEntries.size === 0) return;
-    if (this.#modes.mode !== "online") return;
-    const ask = (asked: Promise<void>, again: () => void) =>
+    const missed = this.#passedOver;
+    if (missed.isEmpty || this.#modes.mode !== "online") return;
+    // Without the connection it is asked at the next start of one.
+    const told = (asked: Promise<void>) =>
       asked.catch((error) => {
-        // Without the connection it is asked at the next start of one.
-        again();
-        if (this.#modes.mode === "online") {
-          this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
-        }
+        if (this.#modes.mode !== "online") return;
+        this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
       });
-    for (const [key, { parent, name }] of this.#missedEntries) {
+    for (const [key, { parent, name }] of missed.entries) {
       if (this.#replica.isPendingEntry(parent, name)) continue;
-      this.#missedEntries.delete(key);
-      const asked = this.#ask(() => this.#o.link.call("lookup", { parent, name })).then(({ answer, since }) => {
+      void told(missed.askEntry(key, async () => {
+        const { answer, since } = await this.#ask(() => this.#o.link.call("lookup", { parent, name }));
         const pending = this.#replica.isPendingEntry(parent, name);
         if (!pending && !since.entries.has(key)) return this.#entryNow(parent, name, answer);
         // What was heard since the question is newer than the answer, and may have been of ours alone.
-        this.#missedEntries.set(key, { parent, name });
+        missed.addEntry(parent, name);
         if (!pending) this.#catchUp();
-      });
-      void ask(asked, () => this.#missedEntries.set(key, { parent, name }));
+      }));
     }
-    for (const ino of this.#missedNodes) {
+    for (const ino of missed.nodes) {
       const stack = this.#stacks.get(ino);
       if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) continue;
-      this.#missedNodes.delete(ino);
-      void ask(
-        this.#ask(() => this.#o.link.call("stat", { ino })).then(({ answer, since }) => {
-          if (!since.nodes.has(ino)) return this.#nodeNow(ino, answer);
-          this.#missedNodes.add(ino);
-          this.#catchUp();
-        }),
-        () => this.#missedNodes.add(ino),
-      );
+      void told(missed.askNode(ino, async () => {
+        const { answer, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
+        if (!since.nodes.has(ino)) return this.#nodeNow(ino, answer);
+        missed.addNode(ino);
+        this.#catchUp();
+      }));
     }
   }
 
@@ -782,8 +802,10 @@ export class MountFs implements InodeFs {
     }
     const place = stack.layers.indexOf(layer);
     const unnamed = this.#unnamed.get(data.ino);
-    if (unnamed !== undefined && made === null && out.state !== "visible" && place >= 0) unnamed.givenUp.push(layer);
-    else {
+    if (unnamed !== undefined && made === null && out.state !== "visible" && place >= 0) {
+      layer.givenUp = true;
+      unnamed.givenUp.push(layer);
+    } else {
       // What was given up leaves those before it as they are.
       if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
       else if (place >= 0) stack.layers.splice(place, 1);
@@ -796,6 +818,8 @@ export class MountFs implements InodeFs {
       const stat = this.#statOr(data.ino);
       if (stat !== null) this.#lastContent.set(data.ino, stat.content);
       if (holder !== undefined && stat !== null) this.#retain(holder, stat);
+      // Of what was changed in part only that part was here.
+      this.#pins.changed(data.ino);
     }
     this.#catchUp();
     if (this.#announced.has(data.ino)) {
@@ -900,7 +924,7 @@ export class MountFs implements InodeFs {
   async #fetchStat(ino: number): Promise<Stat> {
     const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
     if (since.nodes.has(ino)) {
-      this.#missedNodes.add(ino);
+      this.#passedOver.addNode(ino);
       this.#catchUp();
     }
     if (stat === null) throw errorFromErrno(ino === ROOT_INO ? Errno.EIO : Errno.ESTALE, "the file no longer exists");
@@ -918,7 +942,7 @@ export class MountFs implements InodeFs {
     const { answer: stat, since } = await this.#ask(() => this.#o.link.call("lookup", { parent, name }));
     if (this.#replica.isPendingEntry(parent, name)) return this.#replica.tree.lookup(parent, name);
     if (since.entries.has(`${parent}/${name}`)) return await this.#lookup(parent, name);
-    if (stat !== null && since.nodes.has(stat.ino)) this.#missedNodes.add(stat.ino);
+    if (stat !== null && since.nodes.has(stat.ino)) this.#passedOver.addNode(stat.ino);
     if (stat === null) {
       this.#replica.unlearnEntry(parent, name);
       return null;
@@ -948,9 +972,9 @@ export class MountFs implements InodeFs {
         );
         const { answer: page, since } = asked;
         for (const entry of page) {
-          if (since.nodes.has(entry.stat.ino)) this.#missedNodes.add(entry.stat.ino);
+          if (since.nodes.has(entry.stat.ino)) this.#passedOver.addNode(entry.stat.ino);
           if (since.entries.has(`${dir}/${entry.name}`)) {
-            this.#missedEntries.set(`${dir}/${entry.name}`, { parent: dir, name: entry.name });
+            this.#passedOver.addEntry(dir, entry.name);
           } else this.#learnEntry(dir, entry);
         }
         const last = page.at(-1);
@@ -1143,7 +1167,7 @@ export class MountFs implements InodeFs {
   }
   /** Right after a start or a new connection a file's content may have to be asked for again. */
   async #sure(ino: number): Promise<void> {
-    if (!this.#missedNodes.has(ino) || this.#modes.mode !== "online" || this.#stacks.has(ino)) return;
+    if (!this.#passedOver.nodes.has(ino) || this.#modes.mode !== "online" || this.#stacks.has(ino)) return;
     const stat = await this.#o.link.call("stat", { ino }).catch(() => null);
     if (stat !== null && !this.#stacks.has(ino)) this.#nodeNow(ino, stat);
   }
@@ -1441,12 +1465,18 @@ export class MountFs implements InodeFs {
     this.#lastContent.set(node.ino, node.content);
     return { fh, keepCache };
   }
-  open(ino: number, flags: number, caller: Caller, killSuidgid = false): Awaitable<OpenResult> {
+  open(
+    ino: number,
+    flags: number,
+    caller: Caller,
+    killSuidgid = false,
+    signal?: AbortSignal,
+  ): Awaitable<OpenResult> {
     const writes = (flags & (O_ACCMODE | O_TRUNC)) !== 0;
     if (writes && this.#o.readOnly) throw new FsError("read_only", "the mount is read-only");
     const node = this.#statOr(ino);
     if (node === null || this.#busy.has(ino) || (flags & O_TRUNC) !== 0 || this.#mayBeBehind(ino)) {
-      return this.#openSlowly(ino, flags, caller, killSuidgid);
+      return this.#openSlowly(ino, flags, caller, killSuidgid, signal);
     }
     return this.#reader(ino, flags, this.#openHandle(node, flags));
   }
@@ -1457,7 +1487,13 @@ export class MountFs implements InodeFs {
     const stack = this.#stacks.get(ino);
     return stack === undefined || this.#isThere(stack);
   }
-  async #openSlowly(ino: number, flags: number, caller: Caller, killSuidgid: boolean): Promise<OpenResult> {
+  async #openSlowly(
+    ino: number,
+    flags: number,
+    caller: Caller,
+    killSuidgid: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.
     if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
     if (this.#busy.has(ino) && this.#modes.mode === "online") {
@@ -1472,8 +1508,11 @@ export class MountFs implements InodeFs {
     const result = this.#openHandle(node, flags);
     if ((flags & O_TRUNC) === 0 || !isFile(node)) return this.#reader(ino, flags, result);
     try {
+      // Who was told that it failed must not find the file empty: from here on nothing waits for others.
+      const now = await this.#stat(ino);
+      signal?.throwIfAborted();
       if (killSuidgid) await this.#setattr(ino, { killSuidgid }, result.fh, caller);
-      await this.#empty(await this.#stat(ino), result.fh, caller);
+      await this.#empty(now, result.fh, caller);
     } catch (error) {
       this.release(ino, result.fh, 0n, false);
       throw error;
@@ -1496,7 +1535,7 @@ export class MountFs implements InodeFs {
     // Of what is read from the kernel's pages nothing is heard here, and this read is to be.
     if (result.keepCache && this.#handles.get(result.fh)?.counts === true) {
       const node = this.#statOr(ino);
-      if (node !== null && this.#accessed.isDue(node)) result.keepCache = false;
+      if (node !== null && this.#accessed.isDue(node)) Object.assign(result, { keepCache: false, onlyToHear: true });
     }
     if ((flags & O_ACCMODE) !== O_RDONLY) return result;
     if (this.#locks.indifferent(ino)) result.noFlush = true;
@@ -1946,15 +1985,10 @@ export class MountFs implements InodeFs {
   }
   /** What the server told before it answered is taken over already; the kernel has to have heard of it too. */
   async #asTheServerHasIt(ino: number): Promise<void> {
-    if (this.#missedNodes.delete(ino)) {
-      try {
-        this.#nodeNow(ino, await this.#o.link.call("stat", { ino }));
-      } catch (error) {
-        this.#missedNodes.add(ino);
-        throw error;
-      }
+    if (this.#passedOver.nodes.has(ino)) {
+      await this.#passedOver.askNode(ino, async () => this.#nodeNow(ino, await this.#o.link.call("stat", { ino })));
     }
-    await this.#notifier?.told?.();
+    await this.#notifier?.told?.(ino);
   }
 
   // --- the rest ---
@@ -2032,9 +2066,7 @@ export class MountFs implements InodeFs {
   async listxattr(ino: number, caller: Caller): Promise<string[]> {
     const unnamed = this.#unnamed.get(ino);
     if (unnamed === undefined) await this.#loadXattrs(ino);
-    return (unnamed?.xattrs.names() ?? this.#replica.tree.listXattr(ino)).filter((name) =>
-      isVisibleTo(name, caller.uid)
-    );
+    return (unnamed?.xattrs.names() ?? this.#replica.tree.listXattr(ino)).filter((name) => isVisibleTo(name, caller));
   }
   async removexattr(ino: number, name: string): Promise<void> {
     checkXattrName(name);
@@ -2078,8 +2110,8 @@ export class MountFs implements InodeFs {
       gone: this.#gone.size,
       announced: this.#announced.size,
       loading: this.#loading.size,
-      missedNodes: this.#missedNodes.size,
-      missedEntries: this.#missedEntries.size,
+      missedNodes: this.#passedOver.nodes.size,
+      missedEntries: this.#passedOver.entries.size,
       unnamed: this.#unnamed.size,
       asking: this.#asking.size,
       lastNames: this.#lastNames.size,

@@ -189,6 +189,27 @@ Deno.test({
   await b.stop();
 });
 
+Deno.test({ name: "what is pinned stays complete when it is changed in part here", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool });
+  const big = new Uint8Array(700_000).map((_, i) => (i * 7 + (i >> 9)) & 0xff);
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  const ino = await a.write(dir, "big", big);
+  await quiet([a]);
+  await a.fs.pin("/dir");
+  const complete = async () => (await a.fs.listPins())[0]?.state === "complete";
+  await until(complete);
+  await a.patch(ino, 400_000, text("changed"));
+  big.set(text("changed"), 400_000);
+  await quiet([a]);
+  await systemClock.sleep(1000);
+  await until(complete);
+  a.link.disconnect();
+  assert.deepEqual(await a.read(ino), big);
+  await a.stop();
+  await server.index.close();
+});
+
 /** The server as it was when `at` was copied. */
 async function restored(folder: string, from: FakeServer): Promise<FakeServer> {
   const back = new FakeServer(`${folder}/backup.db`);
@@ -306,6 +327,55 @@ Deno.test({ name: "when the machine has slept the connection is checked", ...unc
   assert.deepEqual((await a.fs.events(0, 0)).map(({ event }) => event), ["mode", "wake", "wake"]);
   await a.stop();
 });
+
+Deno.test({
+  name:
+    "a listing that comes before the news of a change does not mix what is here of a file with what others made of it",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool });
+  const b = await SimDevice.open({ server, name: "b", pool });
+  const ino = await a.write(1, "f", text("what a wrote"));
+  await quiet([a, b]);
+  await b.write(1, "f", text("theirs"));
+  await a.tree();
+  a.link.disconnect();
+  const read = await a.read(ino).then((bytes) => new TextDecoder().decode(bytes), (error) => {
+    assert.ok(unavailable(error), String(error));
+    return "theirs";
+  });
+  assert.ok(["what a wrote", "theirs"].includes(read), read);
+  await a.link.connect();
+  await quiet([a, b]);
+  assert.equal(await a.text("f"), "theirs");
+  for (const d of [a, b]) await d.stop();
+  await server.index.close();
+});
+
+Deno.test(
+  { name: "a file that is being written stays as long as it is when its folder is listed", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const b = await SimDevice.open({ server, name: "b", pool });
+    const { ino: folder } = await a.fs.mkdir(1, "d", 0o755, caller);
+    await a.write(folder, "f", text("one"));
+    await quiet([a, b]);
+    const ino = await b.at("d", "f");
+    const { fh } = await b.fs.open(ino, 2, caller);
+    await b.fs.write(ino, fh, 3, text(" and more"), { killSuidgid: false, fromCache: false });
+    const listed = await b.fs.readdir(folder, null, 10);
+    assert.deepEqual(listed.map(({ name, stat }) => [name, stat.size]), [["f", 12]]);
+    assert.equal((await b.fs.getattr(ino, undefined)).size, 12);
+    await b.fs.flush(ino, fh, 0n);
+    b.fs.release(ino, fh, 0n, false);
+    await quiet([a, b]);
+    assert.equal(await a.text("d", "f"), "one and more");
+    for (const d of [a, b]) await d.stop();
+    await server.index.close();
+  },
+);
 
 Deno.test({
   name: "close the pool",

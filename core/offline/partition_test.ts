@@ -53,6 +53,76 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 const policies: readonly ConflictPolicy[] = ["keep-both", "server-wins", "client-wins", "newer", "manual"];
 
+const top = (name: string): Spot => ({ folder: "", name });
+/** What random runs have found. */
+const FOUND: { what: string; policy: ConflictPolicy; steps: Step[] }[] = [
+  {
+    what: "others wrote what was written and replaced here",
+    policy: "keep-both",
+    steps: [
+      { t: "cut", device: 0 },
+      { t: "rename", device: 0, at: top("y"), to: top("X") },
+      { t: "copy", device: 0, at: top("X"), to: top("x"), remove: false },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+      { t: "copy", device: 1, at: top("y"), to: top("x"), remove: false },
+      { t: "remove", device: 0, at: top("X") },
+    ],
+  },
+  {
+    what: "a listing came before the news, and then the connection was cut",
+    policy: "keep-both",
+    steps: [
+      { t: "write", device: 1, at: top("y"), size: 0 },
+      { t: "cut", device: 0 },
+      { t: "copy", device: 0, at: top("y"), to: top("x"), remove: false },
+    ],
+  },
+  {
+    what: "a kill came before the server was asked about what had been given up",
+    policy: "keep-both",
+    steps: [
+      { t: "cut", device: 0 },
+      { t: "remove", device: 1, at: top("y") },
+      { t: "mkdir", device: 0, name: "q" },
+      { t: "rename", device: 0, at: top("y"), to: { folder: "q", name: "x" } },
+      { t: "heal", device: 0 },
+      ...[0, 0, 0].map((size): Step => ({ t: "write", device: 0, at: top("x"), size })),
+      { t: "remove", device: 0, at: top("x") },
+      { t: "crash", device: 0 },
+    ],
+  },
+  {
+    what: "news came while a conflict was settled",
+    policy: "manual",
+    steps: [
+      { t: "write", device: 2, at: { folder: "p", name: "X" }, size: 5 },
+      { t: "cut", device: 2 },
+      { t: "cut", device: 0 },
+      { t: "rename", device: 2, at: { folder: "p", name: "X" }, to: top("y") },
+      { t: "rename", device: 0, at: top("x"), to: { folder: "p", name: "X" } },
+      { t: "mkdir", device: 0, name: "q" },
+      { t: "remove", device: 2, at: { folder: "p", name: "x" } },
+      { t: "copy", device: 2, at: { folder: "p", name: "y" }, to: top("y"), remove: true },
+    ],
+  },
+  {
+    what: "a kill took back the news on which a file was made",
+    policy: "manual",
+    steps: [
+      { t: "mkdir", device: 0, name: "q" },
+      { t: "write", device: 0, at: { folder: "q", name: "X" }, size: 0 },
+      { t: "rename", device: 1, at: top("y"), to: top("x") },
+      { t: "rename", device: 0, at: top("x"), to: top("y") },
+      { t: "cut", device: 0 },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+      { t: "rename", device: 1, at: { folder: "q", name: "X" }, to: top("x") },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+      { t: "crash", device: 0 },
+    ],
+  },
+];
+
 const HEADER = 8;
 const versionOf = (bytes: Uint8Array) => Number(new TextDecoder().decode(bytes.subarray(0, HEADER)));
 function bytesOf(version: number, size: number): Uint8Array {
@@ -69,9 +139,17 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   const written = new Map<number, Uint8Array>();
   /** `version@inode`: written or copied there, and not replaced or removed by somebody who had it before their eyes. */
   const kept = new Set<string>();
+  /** What devices that are cut off have replaced or removed since: equal bytes that another puts there are the same version. */
+  const replaced = new Map<number, Set<string>>();
   /** 0: an empty file, as one that was just made by somebody else is. */
-  const put = (version: number, ino: number) => version !== 0 && kept.add(`${version}@${ino}`);
-  const seen = (version: number, ino: number) => kept.delete(`${version}@${ino}`);
+  const put = (version: number, ino: number) => {
+    const one = `${version}@${ino}`;
+    if (version !== 0 && ![...replaced.values()].some((away) => away.has(one))) kept.add(one);
+  };
+  const seen = (version: number, ino: number, by: number) => {
+    kept.delete(`${version}@${ino}`);
+    replaced.get(by)?.add(`${version}@${ino}`);
+  };
 
   const perform = async (s: Step): Promise<void> => {
     if (s.t === "quiet") return await quiet(devices);
@@ -82,6 +160,7 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       if (d.link.connected) {
         for (const { ino, what } of (await d.tree()).values()) if (what !== "folder") await d.read(ino);
       }
+      if (!replaced.has(s.device)) replaced.set(s.device, new Set());
       return d.link.disconnect();
     }
     if (s.t === "heal") return d.link.connected ? undefined : await d.link.connect();
@@ -90,7 +169,10 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       return;
     }
     // Those who are connected know what they replace.
-    if (d.link.connected) await quiet(devices);
+    if (d.link.connected) {
+      await quiet(devices);
+      for (const number of [...replaced.keys()]) if (devices[number]?.link.connected) replaced.delete(number);
+    }
     const parentOf = async (spot: Spot) => spot.folder === "" ? 1 : await d.at(spot.folder);
     if (s.t === "mkdir") return void await d.fs.mkdir(1, s.name, 0o755, caller);
     if (s.t === "rmdir") return await d.fs.rmdir(1, s.name, caller);
@@ -106,7 +188,7 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       const target = await d.write(parent, s.at.name, data);
       written.set(version, data);
       put(version, target);
-      return void seen(before, ino);
+      return void seen(before, ino, s.device);
     }
     if (ino === 0) return;
     const lost = async (gone: number) => {
@@ -116,7 +198,7 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
     if (s.t === "remove") {
       const version = await lost(ino);
       await d.fs.unlink(parent, s.at.name, caller);
-      return void seen(version, ino);
+      return void seen(version, ino, s.device);
     }
     const target = await parentOf(s.to);
     if (target === 0) return;
@@ -133,17 +215,17 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       const version = versionOf(data);
       // The same bytes once more are no change.
       if (version !== before) {
-        seen(before, there);
+        seen(before, there, s.device);
         put(version, copy);
       }
       if (!s.remove) return;
       const gone = await lost(ino);
       await d.fs.unlink(parent, s.at.name, caller);
-      return void seen(gone, ino);
+      return void seen(gone, ino, s.device);
     }
     const version = there === 0 || there === ino ? 0 : await lost(there);
     await d.fs.rename(parent, s.at.name, target, s.to.name, 0, caller);
-    seen(version, there);
+    seen(version, there, s.device);
   };
 
   const begin: Step[] = ["x", "y"].flatMap((name) =>
@@ -184,6 +266,17 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   }
   for (const d of devices) await d.stop();
   await server.index.close();
+}
+
+for (const { what, policy, steps } of FOUND) {
+  Deno.test({ name: `found by partitions: ${what}`, sanitizeResources: false, sanitizeOps: false }, async () => {
+    const pool = new ChunkPool({ workers: 1 });
+    try {
+      await run(steps, policy, pool);
+    } finally {
+      pool.close();
+    }
+  });
 }
 
 Deno.test({

@@ -11,12 +11,14 @@ import { migrate } from "../index/schema.ts";
 import { Statements } from "../index/statements.ts";
 import { Tree } from "../index/tree.ts";
 import type { Clock } from "../platform/clock.ts";
+import { Missed } from "./missed.ts";
 import { closeFd, O_RDWR, openFd, syncFd } from "../platform/posix.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
 
 /** Changes gather so long in one transaction, milliseconds; and how soon a failed one is tried again. */
 const COMMIT_MS = 100;
 const APPLIED = "applied";
+const MISSED = "missed";
 const RETRY_MS = 2000;
 const SKIPPED_INOS = 1 << 20;
 
@@ -36,6 +38,8 @@ const XATTRS_KNOWN = "INSERT INTO xattrs_known(ino) VALUES(?) ON CONFLICT DO NOT
 const entryKey = (parent: number, name: string) => `${parent}/${name}`;
 
 export class Replica {
+  /** Kept with the next transaction. */
+  readonly missed: Missed;
   readonly #tree: Tree;
   /** Nodes that were not known before are in the open transaction only. */
   #learned = false;
@@ -97,6 +101,7 @@ export class Replica {
       node: (ino) => this.#touched.nodes.add(ino),
       contentRef: () => {},
     });
+    this.missed = new Missed(this.getMeta(MISSED));
     for (const row of this.#sql.rows("SELECT ino, stat FROM before_writes")) {
       const ino = row[0] as number;
       this.#before.add(ino);
@@ -186,6 +191,8 @@ export class Replica {
       if (this.#meta.size > 0) this.#writeMeta();
       const journaled = this.#behind ? null : this.#journaled();
       if (journaled !== null) this.#putMeta(APPLIED, String(journaled));
+      const missed = this.missed.text();
+      if (missed !== null) this.#putMeta(MISSED, missed);
       this.#beforeCommit();
       this.#db.exec("COMMIT");
     } catch (error) {
@@ -391,17 +398,21 @@ export class Replica {
   }
   /**
    * As `apply`, for what was journaled before a crash. `known`: the database has it (see `applied`); later records may have
-   * changed it again. Only times of files whose unflushed bytes were taken back are set once more.
+   * changed it again. Only times of files whose unflushed bytes were taken back are set once more. False: not all of it is
+   * possible on what the database holds, which is older than what the record was made on.
    */
-  redo(ops: readonly Op[], known: boolean): void {
+  redo(ops: readonly Op[], known: boolean): boolean {
+    let done = true;
     for (const op of ops) {
       if (known && (op.t !== "attr" || !this.#before.has(op.ino))) continue;
       try {
         this.apply([op]);
       } catch (error) {
         if (!(error instanceof FsError)) throw error;
+        done = false;
       }
     }
+    return done;
   }
   guard(touched: Touched): void {
     for (const { parent, name } of touched.entries) bump(this.#pendingEntries, entryKey(parent, name), 1);

@@ -427,3 +427,14 @@ unnamedTest("an open with O_TRUNC that fails leaves the file as it was", async (
   await quiet([a]);
   assert.equal(await a.text("f"), "base");
 });
+
+unnamedTest("an open with O_TRUNC that was given up meanwhile empties nothing", async (a) => {
+  const ino = await a.write(1, "f", text("base"));
+  await quiet([a]);
+  const stop = new AbortController();
+  const opened = Promise.resolve(a.fs.open(ino, O_RDWR | O_TRUNC, caller, false, stop.signal));
+  stop.abort(new FsError("cancelled", "the caller was interrupted"));
+  await assert.rejects(opened, /interrupted/);
+  await quiet([a]);
+  assert.equal(await a.text("f"), "base");
+});
