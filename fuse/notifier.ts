@@ -220,6 +220,10 @@ export class Notifier implements KernelNotifier {
   isDropping(ino: number): boolean {
     return this.#dropDue(ino) !== Infinity;
   }
+  /** May the kernel have pages or attributes of the node that it is to drop still? */
+  isBehind(ino: number): boolean {
+    return this.#sweepNumber !== Infinity || this.isDropping(ino);
+  }
   #waitsForReaders(ino: number, { data, reads }: InodeDue): boolean {
     return data && this.#port.isBeingRead(ino, reads);
   }

@@ -191,6 +191,24 @@ Deno.test("pages are dropped when those who were reading have their bytes; all e
   assert.ok(!notifier.isDropping(5));
 });
 
+Deno.test("until everything has been invalidated any node may be behind; then its pages are dropped before all others", async () => {
+  const port = testPort(Array.from({ length: 40 }, (_, i) => 11 + i));
+  const notifier = new Notifier(port);
+  notifier.start(45, true);
+  assert.equal(notifier.isBehind(21), false);
+  notifier.invalidateAll();
+  assert.equal(notifier.isBehind(21), true);
+  let dropped = false;
+  void notifier.dropPages(21).then((done) => dropped = done);
+  port.release();
+  await nextTurn();
+  port.release();
+  await nextTurn();
+  assert.deepEqual([dropped, notifier.isBehind(21)], [true, true]);
+  await drain(notifier, port);
+  assert.equal(notifier.isBehind(21), false);
+});
+
 Deno.test("a kernel without epochs is sent none", async () => {
   const port = testPort([11]);
   const notifier = new Notifier(port);

@@ -1170,17 +1170,17 @@ export class Session {
 
   /**
    * Without FOPEN_KEEP_CACHE the kernel drops the file's pages inside of open(2) (fuse_open, fs/fuse/file.c), where it waits
-   * for those that another process is reading, and nothing ends that wait, not even SIGKILL. So old pages are dropped before
-   * the answer, for which the caller waits so that it can be interrupted, and the kernel is told to keep what it has by then.
+   * for those that another process is reading, and nothing ends that wait, not even SIGKILL. So old pages and attributes go
+   * before the answer, for which the caller waits so that it can be interrupted, and the kernel is told to keep what it has by then.
    */
   #freshPages(open: OpenResult, ino: number, tick: number): Awaitable<OpenResult> {
     if (open.backing !== undefined || open.directIo === true) return open;
     const kept = open.keepCache ? open : { ...open, keepCache: true };
-    if (!this.#inodes.mayHavePages(ino)) return kept;
-    const stale = this.notifier.touchedSince(tick, ino) || this.notifier.isDropping(ino);
+    // Without pages too: a size of nothing that the kernel still takes for new is the end of the file.
+    const stale = this.notifier.touchedSince(tick, ino) || this.notifier.isBehind(ino);
     // One that is under way has been heard of.
     const heard = open.onlyToHear === true && this.#isBeingRead(ino, this.#reads);
-    if (!stale && (open.keepCache || heard)) return kept;
+    if (!stale && (open.keepCache || heard || !this.#inodes.mayHavePages(ino))) return kept;
     return this.notifier.dropPages(ino).then((dropped) => dropped ? kept : { ...open, keepCache: false });
   }
 

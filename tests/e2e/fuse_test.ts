@@ -226,6 +226,26 @@ test("an open that has old pages dropped does not wait for who reads them where 
   await endCleanly(mount);
 });
 
+test("an open of a file that was empty waits until the kernel knows that it is not any more", async () => {
+  await using mount = await mountInChild({ fs: "held", entries: 1 });
+  await bash(mount.dir, `test ! -s "$1/entry-000000"`);
+  const looks = new Deno.Command("stat", { args: [`${mount.dir}/hold`], stdout: "null", stderr: "null" }).spawn();
+  await until(async () => (await mount.stats()).held === 1);
+  // Each occupies a thread until the folder is free again; the news of the file comes behind them.
+  const told = Array.from({ length: 8 }, (_, i) => mount.ask({ command: "write", name: `new-${i}`, text: "x" }));
+  told.push(mount.ask({ command: "write", name: "entry-000000", text: "no longer empty" }));
+  await until(async () => (await mount.stats()).notifications.sent >= 8);
+  const opened = (await mount.stats()).requests["OPEN"] ?? 0;
+  const reader = new Deno.Command("cat", { args: [`${mount.dir}/entry-000000`], stdout: "piped" }).spawn();
+  await until(async () => (await mount.stats()).requests["OPEN"] === opened + 1);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  await mount.ask({ command: "letGo" });
+  assert.equal(new TextDecoder().decode((await reader.output()).stdout), "no longer empty");
+  await Promise.all(told);
+  await looks.status;
+  await endCleanly(mount);
+});
+
 for (const [how, end] of [["killed", "SIGKILL"], ["stopped", "abort"]] as const) {
   test(`a mount that is ${how} while a notification waits in the kernel lets go of everybody`, async () => {
     await using mount = await mountInChild({ fs: "held" });
