@@ -37,6 +37,7 @@ Deno.test("a running mount is found and asked; one that ended, and one whose pro
     });
   } finally {
     await server.shutdown(0);
+    await server.finished;
     await Deno.remove(cacheDir, { recursive: true });
   }
 });

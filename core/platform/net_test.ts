@@ -267,4 +267,6 @@ Deno.test("a unix socket in a folder with a long name is served and reached", as
   const response = await httpFetch("http://localhost/", { connections });
   assert.equal(await response.text(), "hello");
   await server.shutdown(0);
+  // The socket's file is removed after that.
+  await server.finished;
 });

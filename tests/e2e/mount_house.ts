@@ -106,6 +106,7 @@ export class MountHouse implements AsyncDisposable {
   readonly #watchdog: ReturnType<typeof setTimeout>;
   readonly #options: HouseOptions;
   #server: Daemon | null = null;
+  #over = false;
   /** Address the mounts use: the server's, or a proxy's before it. */
   url: string;
   /** Everything the daemons said, in order; for failures. */
@@ -147,7 +148,9 @@ export class MountHouse implements AsyncDisposable {
   async serve(): Promise<void> {
     const { host = "127.0.0.1", env } = this.#options;
     const args = [...this.#config, "serve", "--listen", `${host}:${this.port}`, "--state-dir", this.stateDir];
-    this.#server = await new Daemon(args, { ...this.#env(), ...env }, this.#remark("serve")).ready(/ready at/);
+    if (this.#over) throw new Error("the house has been taken down");
+    this.#server = new Daemon(args, { ...this.#env(), ...env }, this.#remark("serve"));
+    await this.#server.ready(/ready at/);
   }
   async killServer(signal: Deno.Signal = "SIGKILL"): Promise<void> {
     await this.#server?.kill(signal);
@@ -174,6 +177,7 @@ export class MountHouse implements AsyncDisposable {
   async mount(name: string, options: MountOptions = {}): Promise<string> {
     const dir = `${this.folder}/mnt/${name}`;
     await Deno.mkdir(dir, { recursive: true });
+    if (this.#over) throw new Error("the house has been taken down");
     const daemon = new Daemon(
       [
         ...this.#config,
@@ -248,6 +252,7 @@ export class MountHouse implements AsyncDisposable {
     await this.#server?.kill();
   }
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#over = true;
     for (const name of this.#mounts.keys()) await this.#detach(name);
     for (const { daemon } of this.#mounts.values()) {
       const late = setTimeout(() => void daemon.kill(), 15_000);

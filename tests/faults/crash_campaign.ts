@@ -11,6 +11,7 @@ import { MountHouse } from "../e2e/mount_house.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { run } from "../support/mount_child.ts";
 import { makeBucket, s3Server } from "../support/s3_server.ts";
+import { endAtSignal } from "./at_signal.ts";
 
 const LOAD = new URL("./crash_load.py", import.meta.url).pathname;
 export const LOADS = ["small", "append", "database", "tree"] as const;
@@ -83,6 +84,14 @@ function group(id: number): string[] {
   return found;
 }
 
+function kill(pid: number, name: Deno.Signal): void {
+  try {
+    Deno.kill(pid, name);
+  } catch {
+    // It has ended.
+  }
+}
+
 /** A place for work that must be ended before the mount is looked at. */
 class Loads {
   #children: Deno.ChildProcess[] = [];
@@ -99,18 +108,14 @@ class Loads {
       }).spawn()
     );
   }
+  kill(): void {
+    for (const { pid } of this.#children) kill(-pid, "SIGKILL");
+  }
   /** Ends them all: kindly, then not. A line for each that waited for an answer of the mount in vain. */
   async stop(): Promise<string[]> {
     const children = this.#children;
     this.#children = [];
     const hanging: string[] = [];
-    const kill = (pid: number, name: Deno.Signal) => {
-      try {
-        Deno.kill(pid, name);
-      } catch {
-        // It has ended.
-      }
-    };
     for (const child of children) kill(child.pid, "SIGTERM");
     const ended = Promise.all(children.map((child) => child.status)).then(() => true);
     const inTime = async (ms: number) => {
@@ -164,6 +169,12 @@ export async function crashCampaign(options: CrashOptions): Promise<CrashReport>
     await Deno.mkdir(`${work}/nas`);
     await using house = new MountHouse(options.lifeMs, config);
     const loads = new Loads(work, options.loads ?? LOADS);
+    using _end = endAtSignal(async () => {
+      loads.kill();
+      await house[Symbol.asyncDispose]();
+      for (const each of clean) await each();
+      await Deno.remove(work, { recursive: true });
+    });
     await house.serve();
     let dir = await house.mount("a");
     const check = async (what: string, sample: number, mount = dir) => {

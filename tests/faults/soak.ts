@@ -7,6 +7,7 @@
 import { parseArgs } from "node:util";
 import { MountHouse } from "../e2e/mount_house.ts";
 import { startFaultProxy } from "../support/fault_proxy.ts";
+import { endAtSignal } from "./at_signal.ts";
 import { type Panel, plot, type Series } from "./svg_plot.ts";
 
 const LOAD = new URL("./soak_load.py", import.meta.url).pathname;
@@ -178,6 +179,19 @@ export async function soak(
     };
     return { child, kind, reading: Promise.all([take(child.stdout), take(child.stderr)]) };
   });
+  const kill = () => {
+    for (const { child } of children) {
+      try {
+        child.kill("SIGKILL");
+      } catch {
+        // It has ended.
+      }
+    }
+  };
+  using _end = endAtSignal(async () => {
+    kill();
+    await house[Symbol.asyncDispose]();
+  });
   const began = performance.now();
   const seconds = () => (performance.now() - began) / 1000;
   const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -259,13 +273,7 @@ export async function soak(
   } catch (error) {
     found(error instanceof Error ? error.stack ?? error.message : String(error));
     found(house.log.slice(-3000));
-    for (const { child } of children) {
-      try {
-        child.kill("SIGKILL");
-      } catch {
-        // It has ended.
-      }
-    }
+    kill();
   }
   await write();
   found(...growth(samples));
