@@ -23,6 +23,8 @@ async function compile(stub: string | null, includes: readonly string[], timeout
     ...["compile", "-A", "--quiet", "--no-check", "--no-config"],
     // It would be kept as /tmp/deno-compile-anyfs.cache, a name that any user can take first, and run as whoever starts us.
     "--no-code-cache",
+    // The buffers of large transfers count as memory of the program's own (docs/decisions/0108).
+    "--v8-flags=--external-memory-accounted-in-global-limit,--external-memory-max-growing-factor=1.1",
     ...includes.flatMap((path) => ["--include", path]),
     ...["-o", `${OUT}.new`],
     "main.js",

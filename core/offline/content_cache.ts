@@ -7,6 +7,8 @@
 import { crc32 } from "node:zlib";
 import { FsError } from "../fs/error.ts";
 import type { Calls, ServerLink } from "../remote/protocol.ts";
+import type { Source } from "./layers.ts";
+import { common, copyRanges, LaterCopy, type Patched, patchFile } from "./patch_file.ts";
 import { ReadAhead, type ReadPlan } from "./read_ahead.ts";
 import { MAX_CHUNK } from "../store/chunker.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
@@ -17,7 +19,7 @@ import { SpareBuffers } from "../store/spare_buffers.ts";
 import { isZeroChunk } from "../store/zeros.ts";
 import { Statements } from "../index/statements.ts";
 import type { Clock } from "../platform/clock.ts";
-import { info, makeFolder, readText, removeTree } from "../platform/files.ts";
+import { info, listFolder, makeFolder, readText, removeTree } from "../platform/files.ts";
 import {
   closeFd,
   type FileMark,
@@ -45,6 +47,12 @@ const SPARE_LENGTH = WINDOW + 2 * MAX_CHUNK;
 const SPARE_BUFFERS = 4;
 /** Requests under way for bytes nobody waits for yet, of all contents together. */
 const AHEAD_REQUESTS = 12;
+/** Bytes of a content that is copied where its file can't be taken over for what was made from it. */
+const COPIED = 16 * 1024 * 1024;
+/** How long after the start it is looked for what a kill left. */
+const ORPHANS_MS = 10_000;
+/** Manifests kept before it is looked which of them nothing here needs. */
+const MANIFESTS_KEPT = 1000;
 /** Large files that keep their descriptor and map in memory though nobody has them open. */
 const IDLE_BIG = 64;
 
@@ -78,6 +86,8 @@ interface Big {
   dirty: boolean;
   used: number;
   fetching: Fetching[];
+  /** The copying of what was written here, while it goes on. */
+  filling: LaterCopy | null;
   readonly ahead: ReadAhead;
   view: ManifestView | null;
 }
@@ -131,6 +141,10 @@ export class ContentCache {
   #slab: Slab | null = null;
   #aheadRequests = 0;
   #evicting = false;
+  #closed = false;
+  #manifestsKept = 0;
+  /** Up to this row they were there when it was last looked. */
+  #manifestsUntil = 0;
   #hits = 0;
   #misses = 0;
   #stopSaving: () => void;
@@ -146,6 +160,7 @@ export class ContentCache {
         options.log?.(`cache: ${error instanceof Error ? error.message : error}`);
       }
     });
+    options.clock.after(ORPHANS_MS, () => void this.#dropOrphans().catch(() => {}), true);
   }
 
   /** Opens or creates the cache. After a power cut (another boot without a clean close) it begins empty: nothing in it was synced. */
@@ -323,6 +338,7 @@ export class ContentCache {
   }
   #keepManifest(hash: Uint8Array, blob: Uint8Array): void {
     this.#sql.run("INSERT INTO manifests(hash, blob) VALUES(?,?) ON CONFLICT(hash) DO NOTHING", hash, blob);
+    this.#manifestsKept++;
   }
   /** A segment's blob, from the cache or the server. */
   async segment(hash: Uint8Array): Promise<Uint8Array> {
@@ -345,24 +361,32 @@ export class ContentCache {
     makeFolderNow(`${this.#options.folder}/big`);
     const fd = openFd(this.#bigPath(hash), O_RDWR | O_CREAT);
     const present = row === undefined ? new Extents() : Extents.fromArray(JSON.parse(row[0] as string) as number[]);
-    if (row === undefined) ftruncateFd(fd, size);
-    big = {
+    if (row === undefined) {
+      // What a kill left of another content must not pass for the zeros of this one.
+      ftruncateFd(fd, 0);
+      ftruncateFd(fd, size);
+    }
+    big = this.#newBig(hash, size, fd, present, new Extents());
+    this.#big.set(hash, big);
+    this.#trim(big);
+    return big;
+  }
+  #newBig(hash: string, size: number, fd: number, present: Extents, verified: Extents): Big {
+    return {
       hash,
       size,
       fd,
       present,
-      verified: new Extents(),
+      verified,
       mark: null,
       opens: 0,
       dirty: false,
       used: this.#options.clock.now(),
       fetching: [],
+      filling: null,
       ahead: new ReadAhead(size),
       view: null,
     };
-    this.#big.set(hash, big);
-    this.#trim(big);
-    return big;
   }
   /** Closes what nobody uses, but not what is about to be used. */
   #trim(wanted: Big): void {
@@ -395,6 +419,34 @@ export class ContentCache {
       saved = true;
     }
     if (saved) this.#evict();
+    if (this.#manifestsKept > MANIFESTS_KEPT) this.#trimManifests();
+  }
+  /**
+   * Drops the manifests of contents that are not here, and the segments of no manifest that is; not those that came since
+   * the last time, for what is delivered now begins with them.
+   */
+  #trimManifests(): void {
+    this.#manifestsKept = 0;
+    const until = this.#manifestsUntil;
+    this.#manifestsUntil = (this.#sql.row("SELECT coalesce(max(rowid), 0) FROM manifests")?.[0] ?? 0) as number;
+    const needed = new Set<string>();
+    const here = "SELECT hash, blob FROM manifests WHERE hash IN (SELECT hash FROM big) OR rowid > ?";
+    for (const row of this.#sql.rows(here, until)) {
+      needed.add(hex(row[0] as Uint8Array));
+      // A segment's blob is no manifest.
+      if (this.#sql.row("SELECT 1 FROM big WHERE hash = ?", row[0] as Uint8Array) === undefined) continue;
+      for (const { hash } of decodeManifest(row[1] as Uint8Array).segments()) needed.add(hex(hash));
+    }
+    for (const row of this.#sql.rows("SELECT hash FROM manifests WHERE rowid <= ?", until)) {
+      const hash = row[0] as Uint8Array;
+      if (!needed.has(hex(hash))) this.#sql.run("DELETE FROM manifests WHERE hash = ?", hash);
+    }
+  }
+  /** Large files that no content has: left by a kill. */
+  async #dropOrphans(): Promise<void> {
+    for (const name of await listFolder(`${this.#options.folder}/big`)) {
+      if (!this.#closed && !this.#isKnown(name)) unlinkPath(this.#bigPath(name));
+    }
   }
 
   /** Takes over a whole file that holds exactly this content. The file must be on the same filesystem. */
@@ -415,25 +467,125 @@ export class ContentCache {
     }
     const present = new Extents();
     present.add(0, size);
-    const fd = openFd(this.#bigPath(hash), O_RDWR);
-    const big: Big = {
-      hash,
-      size,
-      fd,
-      present,
-      verified: present.clone(),
-      mark: markOfFd(fd),
-      opens: 0,
-      dirty: true,
-      used: this.#options.clock.now(),
-      fetching: [],
-      ahead: new ReadAhead(size),
-      view: null,
-    };
+    const big = this.#newBig(hash, size, openFd(this.#bigPath(hash), O_RDWR), present, present.clone());
+    big.mark = markOfFd(big.fd);
+    big.dirty = true;
     this.#big.set(hash, big);
     this.#saveBig(big);
     this.#trim(big);
     this.#evict();
+  }
+
+  /**
+   * Keeps a large content that was made here from another, as far as its bytes are here: `sources` from 0 to `size`, as
+   * LayerStack.sources gives them. The file of `from` is taken over unless somebody uses it; then a small one is copied.
+   * None of it counts as compared with the manifest, so it is before it is shown. Returns whether a content that was held is
+   * not here any more. A failure is no error: it isn't kept.
+   */
+  derive(hash: string, size: number, from: { hash: string; size: number } | null, sources: readonly Source[]): boolean {
+    if (size <= SMALL_CONTENT || hash === from?.hash || this.#isKnown(hash)) return false;
+    try {
+      return this.#derive(hash, size, from, sources);
+    } catch (error) {
+      this.#options.log?.(
+        `cache: content ${hash} could not be kept: ${error instanceof Error ? error.message : error}`,
+      );
+      this.#dropBig(hash);
+      return false;
+    }
+  }
+  #isKnown(hash: string): boolean {
+    return this.#big.has(hash) || this.#sql.row("SELECT 1 FROM big WHERE hash = ?", unhex(hash)) !== undefined;
+  }
+  #derive(
+    hash: string,
+    size: number,
+    from: { hash: string; size: number } | null,
+    sources: readonly Source[],
+  ): boolean {
+    makeFolderNow(`${this.#options.folder}/big`);
+    const base = from !== null && from.size > SMALL_CONTENT && this.#isKnown(from.hash)
+      ? this.#openBig(from.hash, from.size)
+      : null;
+    if (base !== null) watch(base);
+    const held = base !== null && this.#isHeld(base.hash);
+    const users = base === null ? 0 : base.opens - (base.filling === null ? 0 : 1);
+    const taken = base !== null && users === 0 && base.fetching.length === 0 &&
+      (!held || base.present.total > COPIED);
+    let fd: number;
+    let present = new Extents();
+    if (taken) {
+      fd = base.fd;
+      present = base.present;
+      // In this order: a kill in between must not leave a content that is said to be where it is not.
+      this.#big.delete(base.hash);
+      this.#sql.run("DELETE FROM big WHERE hash = ?", unhex(base.hash));
+      try {
+        renamePath(this.#bigPath(base.hash), this.#bigPath(hash));
+      } catch (error) {
+        base.filling?.close();
+        closeFd(fd);
+        throw error;
+      }
+    } else {
+      fd = openFd(this.#bigPath(hash), O_RDWR | O_CREAT);
+      ftruncateFd(fd, 0);
+      if (base !== null && base.present.total <= COPIED) {
+        copyRanges(base.fd, fd, base.present);
+        present = base.present.clone();
+      } else if (from !== null && base === null && from.size <= SMALL_CONTENT) {
+        const whole = new Uint8Array(from.size);
+        if (from.size > 0 && this.readNow(from.hash, from.size, 0, whole)) {
+          pwriteFd(fd, whole, 0);
+          present.add(0, from.size);
+        }
+      }
+    }
+    let patched: Patched;
+    try {
+      patched = patchFile(fd, size, sources);
+    } catch (error) {
+      if (taken) base.filling?.close();
+      closeFd(fd);
+      throw error;
+    }
+    const { kept, made, later } = patched;
+    const here = common(present, kept);
+    for (const { start, end } of made) here.add(start, end);
+    const derived = this.#newBig(hash, size, fd, here, new Extents());
+    derived.mark = markOfFd(fd);
+    this.#big.set(hash, derived);
+    if (held) this.hold(hash);
+    this.#saveBig(derived);
+    // What it takes is looked at with the next ones that are saved.
+    derived.dirty = true;
+    const left = taken ? [...base.filling?.take(kept) ?? [], ...later] : later;
+    if (left.length > 0) void this.#fill(derived, new LaterCopy(left));
+    this.#trim(derived);
+    return held && taken;
+  }
+  async #fill(big: Big, copy: LaterCopy): Promise<void> {
+    big.opens++;
+    big.filling = copy;
+    try {
+      while (!this.#closed && !copy.isOver) {
+        watch(big);
+        const range = copy.step(big.fd);
+        if (range === null) break;
+        big.mark = markOfFd(big.fd);
+        big.present.add(range.start, range.end);
+        big.dirty = true;
+        await this.#options.clock.sleep(0);
+      }
+    } catch (error) {
+      this.#options.log?.(
+        `cache: content ${big.hash} is kept in part: ${error instanceof Error ? error.message : error}`,
+      );
+    } finally {
+      copy.close();
+      big.filling = null;
+      big.opens--;
+    }
   }
 
   // --- reading ---
@@ -560,8 +712,8 @@ export class ContentCache {
         this.#options.log?.(`cache: content ${big.hash} is damaged at byte ${span.offset}; it is fetched again`);
         big.present.subtract(span.offset, until);
         big.dirty = true;
-        // Holes are not fetched.
-        if (isZeroChunk(span.hash, span.length)) pwriteFd(big.fd, new Uint8Array(span.length), span.offset);
+        // Holes are not fetched, neither of this content nor of one made from it.
+        pwriteFd(big.fd, new Uint8Array(span.length), span.offset);
         big.mark = markOfFd(big.fd);
       }
     }
@@ -784,6 +936,7 @@ export class ContentCache {
   }
 
   close(): void {
+    this.#closed = true;
     this.#stopSaving();
     for (const big of this.#big.values()) {
       this.#saveBig(big);

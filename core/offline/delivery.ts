@@ -111,7 +111,7 @@ export interface Outgoing {
 }
 
 /** The record with which the bytes of `out` travel: one that is carried may be carried on with a still later one. */
-function carrierOf(out: Outgoing): Outgoing {
+export function carrierOf(out: Outgoing): Outgoing {
   let carrier = out;
   while (carrier.mergedInto !== null) carrier = carrier.mergedInto;
   return carrier;

@@ -49,7 +49,7 @@ import { fileState, type JournalItem, journalItems, type JournalScene, mountStat
 import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
 import { AccessTimes } from "./access_times.ts";
 import { Conflicts, type Place } from "./conflicts.ts";
-import { Delivery, madeBy, type Outgoing, type Prepared } from "./delivery.ts";
+import { carrierOf, Delivery, madeBy, type Outgoing, type Prepared } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
@@ -806,6 +806,7 @@ export class MountFs implements InodeFs {
       layer.givenUp = true;
       unnamed.givenUp.push(layer);
     } else {
+      if (made !== null && place >= 0 && out.state === "visible") this.#keepChanged(out, stack, made);
       // What was given up leaves those before it as they are.
       if (place >= 0 && out.state === "visible") stack.layers.splice(0, place + 1);
       else if (place >= 0) stack.layers.splice(place, 1);
@@ -828,16 +829,45 @@ export class MountFs implements InodeFs {
     }
   }
 
+  /** Of a large file that was changed in part, what is here of the content before and of the layers is what is here of the new one. */
+  #keepChanged(out: Outgoing, stack: LayerStack, made: Prepared): void {
+    const { content, size } = made;
+    const carrier = carrierOf(out);
+    const count = carrier.layer === null ? 0 : stack.layers.indexOf(carrier.layer) + 1;
+    if (content === null || size <= SMALL_CONTENT || content === stack.base || carrier.stack !== stack || count === 0) {
+      return;
+    }
+    // What is not known to be just these layers over that base.
+    if (
+      stack.unresolved || out.had || carrier.had || carrier.salvage ||
+      stack.layers.slice(0, count).some(({ givenUp }) => givenUp)
+    ) return;
+    if (this.#isWhole(carrier, size)) return;
+    const ino = carrier.data?.ino ?? 0;
+    const holders = [this.#open.get(ino), this.#unnamed.get(ino)].flatMap((holder) =>
+      holder !== undefined && holder.retained !== null && holder.retained.hash === stack.base ? [holder] : []
+    );
+    for (const holder of holders) this.#retainContent(holder, null);
+    const from = stack.base === null ? null : { hash: stack.base, size: stack.baseSize };
+    const lost = this.#cache.derive(content, size, from, stack.sources(0, size, count));
+    for (const holder of holders) this.#retainContent(holder, { hash: content, size });
+    if (lost) this.#pins.lost();
+  }
+  /** Is the record's layer a file with all bytes of the content? */
+  #isWhole(out: Outgoing, size: number): boolean {
+    const { layer } = out;
+    return layer !== null && layer.stagingPath !== null && size > SMALL_CONTENT && out.mergedInto === null &&
+      !out.had &&
+      layer.extents.covers(0, size);
+  }
   /** A delivered layer's bytes go into the cache, as the content that the layers above it lie on. */
   #becomesBase(out: Outgoing, stack: LayerStack, layer: Layer, made: Prepared): void {
     const { content, size, whole: bytes } = made;
     if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
-    const path = layer.stagingPath;
-    const whole = path !== null && content !== null && size > SMALL_CONTENT && out.mergedInto === null && !out.had &&
-      layer.extents.covers(0, size);
-    if (whole) ftruncateFd(layer.stagingFd, size);
-    layer.dispose(whole);
-    if (whole) this.#cache.adopt(content, size, path);
+    const path = content !== null && this.#isWhole(out, size) ? layer.stagingPath : null;
+    if (path !== null) ftruncateFd(layer.stagingFd, size);
+    layer.dispose(path !== null);
+    if (path !== null && content !== null) this.#cache.adopt(content, size, path);
     stack.base = content;
     stack.baseSize = size;
     stack.baseHoles = made.holes;

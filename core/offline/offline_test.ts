@@ -210,6 +210,46 @@ Deno.test({ name: "what is pinned stays complete when it is changed in part here
   await server.index.close();
 });
 
+Deno.test({
+  name: "a large file changed in part here can be read offline, open or not, and nothing of it is fetched again",
+  ...unchecked,
+}, async () => {
+  for (const [kept, merged] of [[false, false], [true, false], [false, true]] as const) {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const big = new Uint8Array(900_000).map((_, i) => (i * 7 + (i >> 9)) & 0xff);
+    const ino = await a.write(1, "big", big);
+    await quiet([a]);
+    const fh = kept ? (await a.fs.open(ino, 2, caller)).fh : 0;
+    let fetched = 0;
+    const readContent = a.link.readContent.bind(a.link);
+    a.link.readContent = (hash, offset, length, ...rest) => {
+      fetched += length;
+      return readContent(hash, offset, length, ...rest);
+    };
+    if (merged) a.link.disconnect();
+    for (const [at, words] of [[400_000, "changed"], [100, "again"], [899_000, "at the end"]] as const) {
+      await a.patch(ino, at, text(words));
+      big.set(text(words), at);
+      if (!merged) await quiet([a]);
+    }
+    if (merged) {
+      await a.link.connect();
+      await quiet([a]);
+    }
+    await until(() => Promise.resolve(a.fs.status().pending.records === 0));
+    a.link.disconnect();
+    assert.deepEqual(await a.read(ino), big);
+    if (kept) a.fs.release(ino, fh, 0n, false);
+    const again = await a.crash(false);
+    again.link.disconnect();
+    assert.deepEqual(await again.read(ino), big);
+    assert.equal(fetched, 0);
+    await again.stop();
+    await server.index.close();
+  }
+});
+
 /** The server as it was when `at` was copied. */
 async function restored(folder: string, from: FakeServer): Promise<FakeServer> {
   const back = new FakeServer(`${folder}/backup.db`);

@@ -41,6 +41,8 @@ const PARALLEL = 4;
 /** Changes of others gather so long before what they brought is fetched. */
 const SETTLE_MS = 200;
 const RETRY_MS = 30_000;
+/** How soon all is looked at again when a content that was held has gone. */
+const LOST_MS = 60_000;
 
 export class Pins {
   readonly #s: PinScene;
@@ -50,6 +52,7 @@ export class Pins {
   #todo = new Set<number>();
   #running = false;
   #closed = false;
+  #lost = false;
   #cancel: () => void = () => {};
   #lastError: string | null = null;
 
@@ -130,6 +133,15 @@ export class Pins {
   all(): void {
     for (const ino of this.#pins.keys()) this.#todo.add(ino);
     this.#soon(0);
+  }
+  /** A content that was held is not here any more: another file may have needed it. */
+  lost(): void {
+    if (this.#pins.size === 0 || this.#lost) return;
+    this.#lost = true;
+    this.#s.clock.after(LOST_MS, () => {
+      this.#lost = false;
+      this.all();
+    }, true);
   }
   /** Others changed the node, or gave it a name. */
   changed(ino: number): void {

@@ -106,8 +106,12 @@ export async function makeDiskFolder(path: string, mode = 0o755): Promise<boolea
  */
 export async function syncDiskFolder(path: string): Promise<void> {
   try {
-    using folder = await Deno.open(path, { read: true });
-    await folder.sync();
+    const folder = await Deno.open(path, { read: true });
+    try {
+      await folder.sync();
+    } finally {
+      folder.close();
+    }
   } catch (error) {
     const failure = fromDeno(error, "fsync", path);
     if (failure.errno !== Errno.EINVAL && failure.errno !== Errno.EOPNOTSUPP) throw failure;

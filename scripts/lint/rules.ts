@@ -1,6 +1,7 @@
 /**
  * The house rules on one source file, on TypeScript's syntax tree: import arrows, no ambient world outside the seam, no
- * default export, no `any`, no non-null `!`, and a first line that says what the file is for.
+ * default export, no `any`, no non-null `!`, no `using` that the bundler loses, and a first line that says what the file is
+ * for.
  */
 import ts from "typescript";
 import {
@@ -18,7 +19,16 @@ export interface Finding {
   readonly file: string;
   /** From 1. */
   readonly line: number;
-  readonly rule: "arrow" | "ambient" | "default-export" | "any" | "non-null" | "first-line" | "cycle" | "free-code";
+  readonly rule:
+    | "arrow"
+    | "ambient"
+    | "default-export"
+    | "any"
+    | "non-null"
+    | "first-line"
+    | "cycle"
+    | "free-code"
+    | "lost-using";
   readonly message: string;
 }
 
@@ -289,6 +299,31 @@ function checkFirstLine(text: string, report: Report): void {
   if (words.split(/\s+/).length < 3) report("first-line", 1, "begin the file with a comment that says what it is for");
 }
 
+/**
+ * `deno bundle --minify` puts the value of a variable that is used once, first of all in the next statement, in the
+ * variable's place, and with `using` so too: what was opened is then never closed (docs/decisions/0109).
+ */
+function checkUsing(tree: ts.SourceFile, report: Report): void {
+  const visit = (node: ts.Node) => {
+    if (ts.isVariableStatement(node) && (node.declarationList.flags & ts.NodeFlags.Using) === ts.NodeFlags.Using) {
+      const name = node.declarationList.declarations.at(-1)?.name.getText(tree) ?? "";
+      const rest = node.parent.getChildren(tree).flatMap((child) =>
+        child.kind === ts.SyntaxKind.SyntaxList ? child.getChildren(tree) : []
+      );
+      const after = rest.slice(rest.indexOf(node) + 1);
+      const uses = after.flatMap((
+        statement,
+      ) => [...statement.getText(tree).matchAll(new RegExp(`\\b${name}\\b`, "g"))]);
+      const first = new RegExp(`^((const|let) .* = |if |return |await |[(])*${name}\\b`);
+      if (uses.length === 1 && first.test(after[0]?.getText(tree) ?? "")) {
+        report("lost-using", lineOf(tree, node), `the bundler would lose this: close ${name} in a finally`);
+      }
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(tree);
+}
+
 type Report = (rule: Finding["rule"], line: number, message: string) => void;
 
 /** All rules that need to see one file only. */
@@ -298,6 +333,7 @@ export function lintSource(source: Source): Finding[] {
   const tree = parse(source);
   checkFirstLine(source.text, report);
   checkTypes(tree, report);
+  if (!FREE.test(source.file)) checkUsing(tree, report);
   checkArrows(source.file, importsOf(tree), report);
   checkAmbient(source.file, tree, report);
   return findings.sort((a, b) => a.line - b.line);

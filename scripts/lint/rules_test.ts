@@ -69,6 +69,19 @@ const BROKEN: readonly [title: string, file: string, code: string, rule: Finding
   ["any as an argument of a type", "tests/e2e/x_test.ts", `export const a: Map<string, any> = new Map();`, "any"],
   ["non-null", "core/index/x.ts", `export const f = (a?: string) => a!.length;`, "non-null"],
   ["a declaration with !", "core/index/x.ts", `export class A { b!: string; }`, "non-null"],
+  [
+    "a using that is used at once",
+    "core/x/x.ts",
+    `export async function f() { using a = g(); await a.h(); }`,
+    "lost-using",
+  ],
+  [
+    "a using that is given back",
+    "core/x/x.ts",
+    `export async function f() { await using a = g(); return await a.h(); }`,
+    "lost-using",
+  ],
+  ["a using that is asked", "core/x/x.ts", `export function f() { using a = g(); if (a.h()) return 1; }`, "lost-using"],
 ];
 
 for (const [title, file, code, rule] of BROKEN) {
@@ -100,6 +113,8 @@ const FINE: readonly [title: string, file: string, code: string][] = [
   ["FFI in fuse", "fuse/loop.ts", `export const lib = Deno.dlopen("libc.so.6", {});`],
   ["the clock in the platform", "core/platform/clock.ts", `export const now = () => Date.now();`],
   ["Deno in a script", "scripts/x.ts", `Deno.exit(0);`],
+  ["a using that is used twice", "core/x/x.ts", `export function f() { using a = g(); a.h(); a.i(); }`],
+  ["a using that is handed over", "core/x/x.ts", `export async function f() { using a = g(); await h(a); }`],
   ["an assertion that isn't a `!`", "core/x/x.ts", `export const a = !true; export const b = 1 as number;`],
 ];
 
