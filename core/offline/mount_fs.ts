@@ -96,6 +96,9 @@ export interface MountFsOptions {
 const VISIBLE_WAIT_MS = 2000;
 /** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
+/** How long an open waits to hear what others have closed; the same when the last such question had no answer in time. */
+const PING_MS = 3000;
+const SILENT_PING_MS = 200;
 const REQUEST_MS = 10_000;
 /** How much of its time open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_PART = 0.8;
@@ -167,6 +170,8 @@ export class MountFs implements InodeFs {
   readonly #times: ChangeTimes;
   readonly #accessed: AccessTimes;
   readonly #busy = new Set<number>();
+  /** The last question of an open whether there is news had no answer in time. */
+  #silent = false;
   readonly #unnamed = new Map<number, UnnamedNode>();
   /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
   readonly #gone = new Set<number>();
@@ -1525,7 +1530,7 @@ export class MountFs implements InodeFs {
     signal: AbortSignal | undefined,
   ): Promise<OpenResult> {
     // News travels in order: with the answer everything is here that was visible when we asked.
-    if (this.#mayBeBehind(ino)) await this.#o.link.call("ping", null, { timeoutMs: 1000 }).catch(() => 0);
+    if (this.#mayBeBehind(ino)) await this.#catchUpWithServer();
     if (this.#busy.has(ino) && this.#modes.mode === "online") {
       const timeoutMs = (this.#o.requestTimeoutMs ?? REQUEST_MS) * BUSY_WAIT_PART;
       await this.#o.link.call("waitDelivered", { ino, timeoutMs }, { timeoutMs: timeoutMs + 500 }).catch(() => false);
@@ -1548,6 +1553,15 @@ export class MountFs implements InodeFs {
       throw error;
     }
     return { ...result, keepCache: false };
+  }
+  /** A server that is silent holds up one open for long, not each of them. */
+  async #catchUpWithServer(): Promise<void> {
+    try {
+      await this.#o.link.call("ping", null, { timeoutMs: this.#silent ? SILENT_PING_MS : PING_MS });
+      this.#silent = false;
+    } catch (error) {
+      this.#silent = toFsError(error).code === "timeout";
+    }
   }
   /** What O_TRUNC does. */
   async #empty(node: Stat, fh: number, caller: Caller): Promise<void> {
@@ -1816,13 +1830,16 @@ export class MountFs implements InodeFs {
     }
     // Nobody else is connected: nobody can miss it, and it is on its way.
     if (this.#modes.mode !== "online" || this.#others === 0) return;
-    if (this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES) {
-      await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
-      return;
-    }
+    const few = this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES;
+    if (few) await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
+    // Others who open it are told to wait for it.
+    if (this.#modes.mode !== "online" || (out.state !== "queued" && out.state !== "sent")) return;
     if (out.data === null || this.#announced.has(out.data.ino)) return;
     this.#announced.set(out.data.ino, out.request);
-    await this.#o.link.call("announce", { ino: out.data.ino, pending: true }, { timeoutMs: 1000 }).catch(() => {});
+    const told = this.#o.link.call("announce", { ino: out.data.ino, pending: true }, { timeoutMs: 1000 }).catch(
+      () => {},
+    );
+    if (!few) await told;
   }
   async #withTime(promise: Promise<void>, ms: number, strict: boolean): Promise<void> {
     let cancel = () => {};

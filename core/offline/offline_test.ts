@@ -250,6 +250,26 @@ Deno.test({
   }
 });
 
+Deno.test(
+  { name: "who opens what was closed elsewhere waits for it though delivery is slow", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const b = await SimDevice.open({ server, name: "b", pool });
+    await a.write(1, "f", text("before"));
+    await quiet([a, b]);
+    assert.equal(await b.text("f"), "before");
+    const go = Promise.withResolvers<void>();
+    a.link.before = (method) => method === "apply" ? go.promise : Promise.resolve();
+    await a.write(1, "f", text("behind"));
+    setTimeout(() => go.resolve(), 500);
+    assert.equal(await b.text("f"), "behind");
+    await quiet([a, b]);
+    for (const d of [a, b]) await d.stop();
+    await server.index.close();
+  },
+);
+
 /** The server as it was when `at` was copied. */
 async function restored(folder: string, from: FakeServer): Promise<FakeServer> {
   const back = new FakeServer(`${folder}/backup.db`);
