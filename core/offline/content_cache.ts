@@ -8,7 +8,7 @@ import { crc32 } from "node:zlib";
 import { FsError } from "../fs/error.ts";
 import type { Calls, ServerLink } from "../remote/protocol.ts";
 import type { Source } from "./layers.ts";
-import { common, copyRanges, LaterCopy, type Patched, patchFile } from "./patch_file.ts";
+import { common, copyRanges, LaterCopy, type Patched, patchFile, punch } from "./patch_file.ts";
 import { ReadAhead, type ReadPlan } from "./read_ahead.ts";
 import { MAX_CHUNK } from "../store/chunker.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
@@ -570,10 +570,8 @@ export class ContentCache {
     try {
       while (!this.#closed && !copy.isOver) {
         watch(big);
-        const range = copy.step(big.fd);
-        if (range === null) break;
+        for (const { start, end } of copy.step(big.fd)) big.present.add(start, end);
         big.mark = markOfFd(big.fd);
-        big.present.add(range.start, range.end);
         big.dirty = true;
         await this.#options.clock.sleep(0);
       }
@@ -764,7 +762,10 @@ export class ContentCache {
       const first = spans[at];
       if (first === undefined) break;
       if (isZeroChunk(first.hash, first.length)) {
-        // The file is sparse: zeros are there already.
+        // The file is sparse, but what was made from another content may have bytes of that here.
+        watch(big);
+        punch(big.fd, first.offset, first.offset + first.length);
+        big.mark = markOfFd(big.fd);
         big.present.add(first.offset, first.offset + first.length);
         big.verified.add(first.offset, first.offset + first.length);
         at++;

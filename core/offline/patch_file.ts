@@ -1,4 +1,5 @@
 /** Turns the file of one large content into that of another that was made from it, without moving what stays. */
+import { hasCode } from "../fs/error.ts";
 import { type ByteRange, Extents } from "../store/extents.ts";
 import {
   closeFd,
@@ -15,8 +16,11 @@ import type { Layer, Source } from "./layers.ts";
 
 /** Bytes moved in one go. */
 const PIECE = 1024 * 1024;
-/** Bytes of layers that are copied at once; the rest of those in staging files later, piece by piece. */
+/** Bytes and ranges of layers that are copied at once; the rest of those in staging files later, piece by piece. */
 const AT_ONCE = 16 * 1024 * 1024;
+const RANGES_AT_ONCE = 2048;
+/** Ranges copied in one go later. */
+const RANGES_A_STEP = 64;
 
 /** Bytes of a staging file that still have to be copied, through a descriptor of their own. */
 export interface LaterPiece {
@@ -27,8 +31,9 @@ export interface LaterPiece {
 export interface Patched {
   /** Ranges that are as in the content it was made from. */
   readonly kept: Extents;
-  /** Ranges that were written or are zeros. All others but `kept` and `later` read as zeros and are not known. */
+  /** Ranges that were written or are zeros. */
   readonly made: Extents;
+  /** What is still to be copied. There, and only there, the file may have bytes of the content it was made from. */
   readonly later: readonly LaterPiece[];
 }
 
@@ -37,9 +42,23 @@ export function common(a: Extents, b: Extents): Extents {
   return Extents.of([...b].flatMap(({ start, end }) => a.intersect(start, end)));
 }
 
-/** Makes [start, end) of the file zeros without writing them. Throws `not_supported` where the filesystem can't. */
+/** Makes [start, end) of the file zeros, as a hole where the filesystem has such. */
 export function punch(fd: number, start: number, end: number): void {
-  if (start < end) fallocateFd(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, end - start);
+  if (start >= end) return;
+  try {
+    fallocateFd(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, end - start);
+  } catch (error) {
+    if (!hasCode(error, "not_supported")) throw error;
+    zero(fd, start, end);
+  }
+}
+/** Writes zeros where there is anything else. */
+function zero(fd: number, start: number, end: number): void {
+  for (let at = start; at < end; at += PIECE) {
+    const bytes = new Uint8Array(Math.min(PIECE, end - at));
+    preadFd(fd, bytes, at);
+    if (bytes.some((byte) => byte !== 0)) pwriteFd(fd, bytes.fill(0), at);
+  }
 }
 
 /**
@@ -52,23 +71,29 @@ export function patchFile(fd: number, size: number, sources: readonly Source[]):
   const later: LaterPiece[] = [];
   ftruncateFd(fd, kept.end);
   ftruncateFd(fd, size);
-  let copied = 0;
+  let bytes = 0;
+  let ranges = 0;
+  const staging = new Map<Layer, number>();
   try {
     for (const source of sources) {
       const { start, end } = source;
       if (source.kind === "base") continue;
-      if (source.kind === "zero" || copied + end - start > AT_ONCE) punch(fd, start, Math.min(end, kept.end));
-      if (source.kind === "zero") made.add(start, end);
-      else if (copied + end - start <= AT_ONCE) {
+      if (source.kind === "zero") {
+        punch(fd, start, Math.min(end, kept.end));
+        made.add(start, end);
+      } else if (bytes + end - start <= AT_ONCE && (ranges < RANGES_AT_ONCE || source.layer.stagingPath === null)) {
         copyLayer(fd, source.layer, start, end);
         made.add(start, end);
-        copied += end - start;
+        bytes += end - start;
+        ranges++;
       } else if (source.layer.stagingPath !== null) {
-        later.push({ fd: openFd(source.layer.stagingPath, O_RDONLY), start, end });
+        const from = staging.get(source.layer) ?? openFd(source.layer.stagingPath, O_RDONLY);
+        staging.set(source.layer, from);
+        later.push({ fd: from, start, end });
       }
     }
   } catch (error) {
-    for (const piece of later) closeFd(piece.fd);
+    for (const from of staging.values()) closeFd(from);
     throw error;
   }
   return { kept, made, later };
@@ -93,41 +118,49 @@ export function copyRanges(from: number, to: number, ranges: Extents): void {
   }
 }
 
-/** The copying of what was left for later. Ends by `close`, or when all of it is done. */
+/** The copying of what was left for later. Ends by `close` or `take`, or when all of it is done. */
 export class LaterCopy {
-  #pieces: LaterPiece[];
+  #pieces: readonly LaterPiece[];
+  #next = 0;
+  /** Where in the next piece. */
+  #at = 0;
 
   constructor(pieces: readonly LaterPiece[]) {
-    this.#pieces = [...pieces];
+    this.#pieces = pieces;
   }
   get isOver(): boolean {
-    return this.#pieces.length === 0;
+    return this.#next >= this.#pieces.length;
   }
-  /** Copies at most a MiB into the file; the range, null when nothing is left. */
-  step(to: number): ByteRange | null {
-    const [piece] = this.#pieces;
-    if (piece === undefined) return null;
-    const start = piece.start;
-    const end = Math.min(piece.end, start + PIECE);
-    const bytes = new Uint8Array(end - start);
-    // The hole at the end of a staging file that was made longer is zeros here too.
-    preadFd(piece.fd, bytes, start);
-    pwriteFd(to, bytes, start);
-    if (end < piece.end) this.#pieces[0] = { fd: piece.fd, start: end, end: piece.end };
-    else {
-      this.#pieces.shift();
-      if (!this.#pieces.some(({ fd }) => fd === piece.fd)) closeFd(piece.fd);
+  /** Copies about a MiB into the file; the ranges that were copied. */
+  step(to: number): ByteRange[] {
+    const done: ByteRange[] = [];
+    let room = PIECE;
+    for (let i = 0; i < RANGES_A_STEP && room > 0; i++) {
+      const piece = this.#pieces[this.#next];
+      if (piece === undefined) break;
+      const start = Math.max(piece.start, this.#at);
+      const end = Math.min(piece.end, start + room);
+      const bytes = new Uint8Array(end - start);
+      // The hole at the end of a staging file that was made longer is zeros here too.
+      preadFd(piece.fd, bytes, start);
+      pwriteFd(to, bytes, start);
+      done.push({ start, end });
+      room -= bytes.length;
+      this.#at = end < piece.end ? end : 0;
+      if (end === piece.end) this.#next++;
     }
-    return { start, end };
+    if (this.isOver) this.close();
+    return done;
   }
   /** What is still to be copied, as far as it lies in `kept`, for another copy to go on with; this one is over. */
   take(kept: Extents): LaterPiece[] {
-    const left = this.#pieces;
+    const left = this.#pieces.slice(this.#next).flatMap(({ fd, start, end }, i) =>
+      kept.intersect(i === 0 ? Math.max(start, this.#at) : start, end).map((range) => ({ fd, ...range }))
+    );
+    const used = new Set(left.map(({ fd }) => fd));
+    for (const fd of new Set(this.#pieces.map((piece) => piece.fd))) if (!used.has(fd)) closeFd(fd);
     this.#pieces = [];
-    const taken = left.flatMap(({ fd, start, end }) => kept.intersect(start, end).map((range) => ({ fd, ...range })));
-    const used = new Set(taken.map(({ fd }) => fd));
-    for (const fd of new Set(left.map((piece) => piece.fd))) if (!used.has(fd)) closeFd(fd);
-    return taken;
+    return left;
   }
   close(): void {
     this.take(new Extents());

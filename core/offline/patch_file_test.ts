@@ -250,3 +250,47 @@ Deno.test(
     Deno.removeSync(folder, { recursive: true });
   },
 );
+
+Deno.test(
+  {
+    name: "thousands of ranges in one layer are copied without a descriptor each",
+    sanitizeResources: false,
+    sanitizeOps: false,
+  },
+  async () => {
+    const { state, add, link } = shop();
+    const folder = Deno.makeTempDirSync();
+    const cache = await ContentCache.open({
+      folder,
+      maxBytes: 1e9,
+      prefetch: false,
+      clock: systemClock,
+      link: () => link,
+    });
+    const bytes = random(12_000_000, 1);
+    const { hash, blob } = add(bytes.slice());
+    cache.keepManifest(Uint8Array.fromHex(hash), blob);
+    await cache.fetch(hash, bytes.length);
+    const stack = new LayerStack(hash, bytes.length);
+    for (let at = 0; at + 1000 < bytes.length; at += 2000) {
+      const part = random(1000, at);
+      stack.top().write(at, part, () => `${folder}/staged`);
+      bytes.set(part, at);
+    }
+    const made = add(bytes);
+    cache.keepManifest(Uint8Array.fromHex(made.hash), made.blob);
+    const descriptors = () => [...Deno.readDirSync("/proc/self/fd")].length;
+    const before = descriptors();
+    cache.derive(made.hash, bytes.length, { hash, size: bytes.length }, stack.sources(0, bytes.length));
+    for (const layer of stack.layers) layer.dispose();
+    assert.ok(descriptors() <= before + 1);
+    for (let i = 0; i < 500 && !cache.isComplete(made.hash, bytes.length); i++) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    assert.ok(descriptors() < before);
+    state.online = false;
+    assert.deepEqual(await cache.read(made.hash, bytes.length, 0, bytes.length), bytes);
+    cache.close();
+    Deno.removeSync(folder, { recursive: true });
+  },
+);

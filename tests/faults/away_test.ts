@@ -162,6 +162,12 @@ faultTest("a killed mount is back within two seconds with what was written", asy
   assert.ok(await house.drain("a"));
 });
 
+/** So many requests of programs wait for their answers in mount a. */
+async function waiting(house: MountHouse, requests: number): Promise<void> {
+  const inFlight = async () => ((await house.control("a", "stats"))["fuse"] as { inFlight: number }).inFlight;
+  for (let i = 0; i < 200 && await inFlight() < requests; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+}
+
 faultTest(
   "a mount that is killed while the kernel waits for its answers lets go of everybody and is back at once",
   async () => {
@@ -172,11 +178,11 @@ faultTest(
     const waits = (call: string) => runFor(30_000, "python3", ["-c", call, dir]);
     const read = waits("import os, sys; os.read(os.open(sys.argv[1] + '/seen/f9', os.O_RDONLY), 1000)");
     const looked = waits("import os, sys; os.stat(sys.argv[1] + '/unseen/f1')");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await waiting(house, 2);
     // Its change makes the next read count for the access time; who opens it does not wait for the reader.
     await sh(`chmod 600 "$1/seen/f9"; exec 3< "$1/seen/f9"`, dir);
     const emptied = waits("import os, sys; os.open(sys.argv[1] + '/seen/f9', os.O_WRONLY | os.O_TRUNC)");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await waiting(house, 3);
     const began = Date.now();
     await house.killMount("a");
     for (const ended of [await read, await looked, await emptied]) assert.match(ended.err, /\[Errno (103|107|5)\]/);
