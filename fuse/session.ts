@@ -535,7 +535,7 @@ export class Session {
 
   /** A filesystem that does not answer must not hold its caller for ever, whatever it waits for. */
   #limit(pending: Pending): void {
-    if (!READING.has(pending.op)) return;
+    if (!READING.has(pending.op) && !(pending.op === Opcode.SETLK && pending.waits)) return;
     const { clock, requestTimeoutMs, readTimeoutMs } = this.#options;
     let limit = pending.op === Opcode.READ ? readTimeoutMs : requestTimeoutMs;
     if (limit === Infinity) return;
@@ -1270,7 +1270,9 @@ export class Session {
       const undone = fs.setlk?.(ino, fh, { ...lock, type: "unlock" }, false, new AbortController().signal);
       if (undone instanceof Promise) undone.catch((error) => this.#options.onError(error, "SETLK", ino));
     };
-    this.#later(answer, this.#sendEmpty, undo, wait ? controller : undefined, wait);
+    // Until it is taken nothing has happened; what unlocks is done all the same.
+    const taking = lock.type !== "unlock";
+    this.#later(answer, this.#sendEmpty, undo, taking ? controller : undefined, taking);
   }
 
   #openDirectory(ino: number): void {

@@ -67,6 +67,8 @@ export interface Prepared {
   readonly holes: number;
   /** All bytes of a small content. */
   readonly whole: Uint8Array<ArrayBuffer> | null;
+  /** They are in the cache and on the server's disk: they would have to be prepared again to be sent again. */
+  readonly letGo?: boolean;
 }
 
 /** One record on its way. */
@@ -326,6 +328,7 @@ export class Delivery {
       this.#forgetHad(out);
       requeue(out);
       unmerge(out);
+      if (out.prepared?.letGo === true) this.#unprepare(out);
       if (out.request > lastRequest) continue;
       // The server has it: it goes by itself, to hear what became of it.
       out.alone = true;
@@ -533,9 +536,10 @@ export class Delivery {
       }
       while (this.#cursor < this.#queue.length && this.#queue[this.#cursor]?.state !== "queued") this.#cursor++;
       if (this.#inFlight >= IN_FLIGHT) return;
-      // Only what is ahead lets go of what it holds, and then this is called again.
-      const ahead = this.#cursor > 0 || this.#finished.length > 0;
-      if (this.#preparedBytes >= PREPARED_BYTES && ahead) return;
+      if (this.#preparedBytes >= PREPARED_BYTES) {
+        if (this.#willLetGo()) return;
+        this.#letGoOfBytes();
+      }
       if (this.#cursor >= this.#queue.length) {
         this.#flowing = false;
         return;
@@ -544,6 +548,28 @@ export class Delivery {
       const group = await this.#collect(generation);
       if (generation !== this.#generation) return;
       if (group.length > 0) this.#send(group, generation);
+    }
+  }
+
+  /**
+   * Will what is ahead let go of the bytes it holds by itself? Then this runs again. Not when the first of it waits for a
+   * later record that carries its bytes: that has to be sent first.
+   */
+  #willLetGo(): boolean {
+    if (this.#inFlight > 0 || this.#finished.length > 0) return true;
+    const [first] = this.#queue;
+    return this.#cursor > 0 && first !== undefined && carrierOf(first).state === "visible";
+  }
+
+  /** What the server has on its disk, but has to wait here for what comes before it, does not have to wait in memory. */
+  #letGoOfBytes(): void {
+    for (const out of this.#queue) {
+      if (out.request > this.#durableUpTo || out.state !== "visible") break;
+      const { prepared } = out;
+      if (prepared === null || prepared.whole === null || prepared.content === null) continue;
+      this.#cache.putSmall(prepared.content, prepared.whole);
+      this.#preparedBytes -= prepared.whole.length;
+      out.prepared = { ...prepared, chunks: [], whole: null, letGo: true };
     }
   }
 

@@ -249,4 +249,36 @@ Deno.test({ name: "a removal that is given up leaves the file whole", ...uncheck
   await d.stop();
 });
 
+Deno.test({
+  name: "bytes that travel with a much later record hold up nothing, however much lies in between",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const d = await SimDevice.open({ server, name: "d", pool });
+  // The filesystem's own timers do not keep a process alive.
+  const alive = setInterval(() => {}, 1000);
+  await d.names();
+  const ino = await d.write(1, "log", new TextEncoder().encode("first"));
+  const applied = Promise.withResolvers<void>();
+  // The server has it, and the answer is lost.
+  d.link.after = (method) => {
+    if (method !== "apply") return;
+    applied.resolve();
+    return new Promise(() => {});
+  };
+  d.fs.drain(1).catch(() => {});
+  await applied.promise;
+  d.link.disconnect();
+  for (let i = 0; i < 180; i++) await d.write(1, `f${i}`, new Uint8Array(250_000).fill(i));
+  await d.write(1, "log", new TextEncoder().encode("first and last"));
+  const again = await d.crash(false);
+  await again.link.connect();
+  assert.ok(await again.fs.drain(30_000), "it drains");
+  assert.equal(await again.read(ino).then((bytes) => new TextDecoder().decode(bytes)), "first and last");
+  assert.equal(await onServer(server, "log"), "first and last");
+  clearInterval(alive);
+  await again.stop();
+  await server.index.close();
+});
+
 Deno.test({ name: "close the pool", sanitizeOps: false, sanitizeResources: false }, () => pool.close());

@@ -315,6 +315,7 @@ export class MountFs implements InodeFs {
       clock: o.clock,
       log: o.log,
       settle: (ino) => this.#settleWrites(ino),
+      isBehind: () => this.#delivery.list().some(({ state }) => state !== "visible"),
       isDirty: (ino) => this.#stacks.has(ino) || replica.isPendingNode(ino),
       refresh: (ino) => this.#asTheServerHasIt(ino),
       alone: () => this.#others === 0,

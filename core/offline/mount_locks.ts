@@ -16,6 +16,8 @@ export interface MountLocksOptions {
   readonly log: (message: string) => void;
   /** Journals what programs wrote to the file; `visible` resolves when everybody sees that and all that was done before. */
   readonly settle: (ino: number) => Promise<{ visible: Promise<void> }>;
+  /** Are there changes of this mount that are not visible to everybody? */
+  readonly isBehind: () => boolean;
   /** Has the file changes of this mount that are not visible to everybody? */
   readonly isDirty: (ino: number) => boolean;
   /** Resolves when this mount, and its kernel, know the file as the server does. */
@@ -434,6 +436,8 @@ export class MountLocks {
     }
   }
   #giveBackIdle(): void {
+    // It would wait for all that is on its way, and who wants a lock here meanwhile would wait with it.
+    if (this.#o.isBehind()) return;
     const before = this.#o.clock.monotonic() - IDLE_MS;
     for (const ino of this.#own) {
       if ((this.#files.get(ino)?.lastUse ?? 0) > before) continue;

@@ -121,6 +121,8 @@ class Mount {
   readonly files = new Map<number, number>();
   readonly #journal: { ino: number; value: number; visible: PromiseWithResolvers<void> }[] = [];
   #delivering = false;
+  /** Nothing of it gets through. */
+  stuck = false;
   /** Connections so far, to tell whether one was lost in between. */
   cuts = 0;
   constructor(readonly world: World, device: number) {
@@ -129,6 +131,7 @@ class Mount {
       link: this.link,
       clock: world.clock,
       log: (message) => world.log.push(message),
+      isBehind: () => this.#journal.length > 0,
       isDirty: (ino) => this.#journal.some((each) => each.ino === ino),
       settle: () => Promise.resolve({ visible: this.#journal.at(-1)?.visible.promise ?? Promise.resolve() }),
       refresh: (ino) => {
@@ -149,7 +152,7 @@ class Mount {
     for (;;) {
       for (let i = this.world.roll(120); i > 0; i--) await null;
       const next = this.#journal[0];
-      if (next === undefined || !this.link.connected) break;
+      if (next === undefined || !this.link.connected || this.stuck) break;
       this.world.files.set(next.ino, next.value);
       this.#journal.shift();
       next.visible.resolve();
@@ -286,6 +289,33 @@ Deno.test("a mount alone with a file asks the server once, however often its pro
   assert.equal(await errnoOf(() => a.locks.setlk(7, 1, request(1, "write", 0, 10), false, never)), 11);
   a.locks.close();
   b.locks.close();
+});
+
+Deno.test("what is on its way for long holds up no lock of a file that was left alone meanwhile", async () => {
+  const world = new World(dice(5));
+  const looks: (() => void)[] = [];
+  Object.assign(world.clock, { every: (_ms: number, look: () => void) => (looks.push(look), () => {}) });
+  await world.locks.start();
+  const a = new Mount(world, 1);
+  a.connect();
+  await many();
+  await a.locks.setlk(7, 1, request(1, "write"), false, never);
+  await a.locks.setlk(7, 1, request(1, "unlock"), false, never);
+  a.stuck = true;
+  a.write(8, 1);
+  await world.clock.move(60_000);
+  for (const look of looks) look();
+  await many();
+  assert.equal(a.locks.setlk(7, 1, request(1, "write"), false, never), undefined, "answered at once");
+  await a.locks.setlk(7, 1, request(1, "unlock"), false, never);
+  a.stuck = false;
+  a.write(8, 2);
+  await many();
+  await world.clock.move(60_000);
+  for (const look of looks) look();
+  await many();
+  assert.equal(a.locks.status().owned, 0, "given back when all is there");
+  a.locks.close();
 });
 
 Deno.test("a lock that another got meanwhile: EIO for its program until it unlocks or closes, and a line in the log", async () => {

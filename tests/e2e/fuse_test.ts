@@ -299,6 +299,32 @@ test("what shortens a file waits for its readers where it can be interrupted, an
   await endCleanly(mount);
 });
 
+/** Tries to lock a file without waiting; prints the errno, or what ended it. */
+const TRY_LOCK = `
+import fcntl, signal, sys
+class Rang(Exception): pass
+def ring(*_): raise Rang()
+signal.signal(signal.SIGALRM, ring)
+f = open(sys.argv[1], "w")
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB); print("locked")
+except Rang: print("rang")
+except OSError as e: print(e.errno)
+`;
+
+test("a lock that nobody waits for has an answer in time, and can be interrupted before", async () => {
+  await using mount = await mountInChild({ fs: "unlocked", options: { requestTimeoutMs: 3000 } });
+  const tryLock = async (seconds: number) =>
+    (await run("timeout", ["20", "python3", "-c", TRY_LOCK, `${mount.dir}/f`, String(seconds)])).out.trim();
+  assert.equal(await tryLock(15), "110");
+  assert.equal(await tryLock(0.5), "rang");
+  assert.equal((await mount.stats()).interrupted, 1);
+  await mount.ask({ command: "letGo" });
+  // What was got after all has been given back.
+  await until(async () => await tryLock(15) === "locked");
+  await endCleanly(mount);
+});
+
 test("a caught signal that asks for no end lets a slow operation finish; SIGINT and SIGKILL after it do not wait", async () => {
   await using mount = await mountInChild({ fs: "held" });
   const script = `

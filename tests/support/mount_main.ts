@@ -12,9 +12,9 @@ export interface ChildConfig {
   readonly dir: string;
   /**
    * `held`: late answers whose lookups of names beginning with `hold` wait until `let go` or for ever. `unread`: reads
-   * wait so, and no open lets the kernel keep its pages.
+   * wait so, and no open lets the kernel keep its pages. `unlocked`: locks are taken when it has been `let go`.
    */
-  readonly fs: "memory" | "async" | "held" | "unread" | "null";
+  readonly fs: "memory" | "async" | "held" | "unread" | "unlocked" | "null";
   readonly options?: Partial<Omit<MountOptions, "dir" | "fs">>;
   /** Files to make in the root, empty, named entry-000000 and so on. */
   readonly entries?: number;
@@ -73,6 +73,11 @@ async function main(config: ChildConfig): Promise<void> {
         },
       });
     },
+    unlocked: () =>
+      asyncInodeFs(memory, {
+        wait: (method, args) =>
+          method === "setlk" && (args[2] as { type: string }).type !== "unlock" ? gate : Promise.resolve(),
+      }),
     null: nullFs,
   };
   const errors: string[] = [];
