@@ -3,7 +3,7 @@ import { FsError, isFsErrorCode } from "../fs/error.ts";
 import { decodeName, encodeName } from "../fs/names.ts";
 import type { DirEntry, Stat } from "../fs/stat.ts";
 import { type Clock, splitTime } from "../platform/clock.ts";
-import { closeFd, O_RDONLY, openFd, syncFd, syncFolder } from "../platform/posix.ts";
+import { closeFd, lseekFd, O_RDONLY, openFd, SEEK_END, syncFd, syncFolder } from "../platform/posix.ts";
 import type { Random } from "../platform/random.ts";
 import { type Database, openDatabase } from "../platform/sqlite.ts";
 import { type ChunkLocation, Contents, type WantedChunk } from "./contents.ts";
@@ -50,6 +50,8 @@ const SEQ_GAP = 1_000_000;
 
 /** A checkpoint is due after so many changed rows: at most about 80 MB of write-ahead file. */
 const CHECKPOINT_WRITES = 20_000;
+/** With so many bytes of it left by a process that was killed, one is due at the first write: the next may be killed too. */
+const INHERITED_LOG = 16 * 1024 * 1024;
 
 interface Pending {
   kind: "entry" | "node";
@@ -134,6 +136,7 @@ export class SqliteIndex implements Index {
     this.#thread = path === ":memory:" ? null : new IndexThread(path);
     if (path !== ":memory:") {
       this.#logFd = openFd(`${path}-wal`, O_RDONLY);
+      if (lseekFd(this.#logFd, 0, SEEK_END) > INHERITED_LOG) this.#writesAtCheckpoint = -CHECKPOINT_WRITES;
       syncFolder(path.slice(0, path.lastIndexOf("/")) || "/");
     }
     this.#group = new GroupCommit(db, {

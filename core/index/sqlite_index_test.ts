@@ -71,6 +71,25 @@ Deno.test("bug 1: a pack's log entries name that pack, and an entry that exists 
   await index.close();
 });
 
+Deno.test("the write-ahead file does not grow from one kill to the next, however little each process writes", async () => {
+  const folder = await Deno.makeTempDir();
+  const before = openIndex({ path: `${folder}/index` });
+  const size = (name: string) => Deno.statSync(`${folder}/${name}`).size;
+  await pack(before, [1]);
+  for (let n = 0; size("index-wal") < 17 * 1024 * 1024; n++) await write(before, `f${n}`, 1);
+  assert.ok(size("index") < 1024 * 1024);
+  Deno.mkdirSync(`${folder}/killed`);
+  for (const name of ["index", "index-wal"]) Deno.copyFileSync(`${folder}/${name}`, `${folder}/killed/${name}`);
+  await before.close();
+  const after = openIndex({ path: `${folder}/killed/index` });
+  const taken = size("killed/index");
+  await write(after, "one more", 1);
+  for (let i = 0; i < 500 && size("killed/index") === taken; i++) await systemClock.sleep(10);
+  assert.ok(size("killed/index") > taken);
+  await after.close();
+  await Deno.remove(folder, { recursive: true });
+});
+
 Deno.test("bug 2: a pack, its chunks and its log entries are there together after a crash, or none of them", async () => {
   const folder = await Deno.makeTempDir();
   const index = openIndex({ path: `${folder}/index` });
