@@ -538,6 +538,8 @@ export class Session {
     if (!READING.has(pending.op) && !(pending.op === Opcode.SETLK && pending.waits)) return;
     const { clock, requestTimeoutMs, readTimeoutMs } = this.#options;
     let limit = pending.op === Opcode.READ ? readTimeoutMs : requestTimeoutMs;
+    // Within the time of one request it is noticed that the server is gone, and then the lock is taken here.
+    if (pending.op === Opcode.SETLK) limit *= 2;
     if (limit === Infinity) return;
     const now = clock.monotonic();
     if (pending.op === Opcode.READ && (this.#readLate.get(pending.ino) ?? -Infinity) > now) limit = 0;

@@ -96,8 +96,9 @@ export interface MountFsOptions {
 const VISIBLE_WAIT_MS = 2000;
 /** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
-/** How long an open waits to hear what others have closed; the same when the last such question had no answer in time. */
-const PING_MS = 3000;
+/** Part of the time limit of a request that an open waits to hear what others have closed. */
+const PING_PART = 0.3;
+/** The same, in milliseconds, when the last such question had no answer in time. */
 const SILENT_PING_MS = 200;
 const REQUEST_MS = 10_000;
 /** How much of its time open(2) waits for another client that has newer content of the file. */
@@ -1557,8 +1558,9 @@ export class MountFs implements InodeFs {
   }
   /** A server that is silent holds up one open for long, not each of them. */
   async #catchUpWithServer(): Promise<void> {
+    const timeoutMs = this.#silent ? SILENT_PING_MS : (this.#o.requestTimeoutMs ?? REQUEST_MS) * PING_PART;
     try {
-      await this.#o.link.call("ping", null, { timeoutMs: this.#silent ? SILENT_PING_MS : PING_MS });
+      await this.#o.link.call("ping", null, { timeoutMs });
       this.#silent = false;
     } catch (error) {
       this.#silent = toFsError(error).code === "timeout";

@@ -313,7 +313,7 @@ except OSError as e: print(e.errno)
 `;
 
 test("a lock that nobody waits for has an answer in time, and can be interrupted before", async () => {
-  await using mount = await mountInChild({ fs: "unlocked", options: { requestTimeoutMs: 3000 } });
+  await using mount = await mountInChild({ fs: "unlocked", options: { requestTimeoutMs: 1500 } });
   const tryLock = async (seconds: number) =>
     (await run("timeout", ["20", "python3", "-c", TRY_LOCK, `${mount.dir}/f`, String(seconds)])).out.trim();
   assert.equal(await tryLock(15), "110");
