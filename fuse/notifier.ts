@@ -222,7 +222,9 @@ export class Notifier implements KernelNotifier {
   }
   /** May the kernel have pages or attributes of the node that it is to drop still? */
   isBehind(ino: number): boolean {
-    return this.#sweepNumber !== Infinity || this.isDropping(ino);
+    if (this.#sweepNumber !== Infinity || this.#inodes.has(ino) || this.#unheard.has(ino)) return true;
+    for (const writing of this.#writing.values()) if (writing.ino === ino) return true;
+    return false;
   }
   #waitsForReaders(ino: number, { data, reads }: InodeDue): boolean {
     return data && this.#port.isBeingRead(ino, reads);

@@ -191,6 +191,24 @@ Deno.test("pages are dropped when those who were reading have their bytes; all e
   assert.ok(!notifier.isDropping(5));
 });
 
+Deno.test("the kernel is behind of a node until it knows that its attributes are old", async () => {
+  const port = testPort([5]);
+  const notifier = new Notifier(port);
+  assert.equal(notifier.isBehind(5), false);
+  notifier.invalidateInode(5, false);
+  assert.equal(notifier.isBehind(5), true);
+  notifier.start(45, true);
+  assert.deepEqual([notifier.isBehind(5), notifier.isBehind(6)], [true, false]);
+  port.unheard.add(5);
+  port.release();
+  await nextTurn();
+  assert.equal(notifier.isBehind(5), true);
+  port.unheard.delete(5);
+  port.pass(1000);
+  await drain(notifier, port);
+  assert.equal(notifier.isBehind(5), false);
+});
+
 Deno.test("until everything has been invalidated any node may be behind; then its pages are dropped before all others", async () => {
   const port = testPort(Array.from({ length: 40 }, (_, i) => 11 + i));
   const notifier = new Notifier(port);

@@ -627,8 +627,14 @@ export class MountFs implements InodeFs {
     this.#notifier?.invalidateInode(parent, true);
   }
   #learnEntry(parent: number, { name, stat }: DirEntry): void {
+    const before = this.#notifier?.holds?.(stat.ino) === true ? this.#replica.stat(stat.ino) : null;
     this.#replica.learnEntry(parent, { name, stat: this.#reconciled(stat) });
     this.#cameBack(stat.ino);
+    // News of a name comes with the node as it is by then: what follows about the node says nothing new any more.
+    const after = before === null ? null : this.#replica.stat(stat.ino);
+    if (before !== null && after !== null && !sameStat(before, after)) {
+      this.#notifier?.invalidateInode(stat.ino, before.content !== after.content);
+    }
   }
   /** What an answer says of a node, or what it is here when we have written to it; an answer may come before its news. */
   #reconciled(stat: Stat): Stat {
@@ -2350,3 +2356,8 @@ function touchedBy(ops: readonly Op[]): Touched {
   }
   return touched;
 }
+
+const sameStat = (a: Stat, b: Stat): boolean =>
+  a.content === b.content && a.size === b.size && a.mode === b.mode && a.nlink === b.nlink && a.uid === b.uid &&
+  a.gid === b.gid && a.mtimeSec === b.mtimeSec && a.mtimeNsec === b.mtimeNsec && a.ctimeSec === b.ctimeSec &&
+  a.ctimeNsec === b.ctimeNsec;
