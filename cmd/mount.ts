@@ -103,7 +103,6 @@ async function mount(context: Context, folder: string, options: Options): Promis
 
 const errorText = (error: unknown): string => error instanceof Error ? error.stack ?? error.message : String(error);
 
-/** Remarks of a background mount go to a file: nobody reads its standard error any more. */
 /** The mount would hide its own cache and journal, and wait for itself. */
 async function checkCacheFolder(cacheDir: string, mountPoint: string): Promise<void> {
   let there = cacheDir;
@@ -117,6 +116,7 @@ async function checkCacheFolder(cacheDir: string, mountPoint: string): Promise<v
   );
 }
 
+/** Remarks of a background mount go to a file: nobody reads its standard error any more. */
 async function logger(context: Context, cacheDir: string): Promise<(message: string) => void> {
   if (getEnv("ANYFS_BACKGROUND") === undefined) return (message) => context.log.info(message);
   await makeFolder(cacheDir);
