@@ -46,6 +46,9 @@ function random(length: number, seed: number): Bytes {
   return bytes;
 }
 
+const openCache = (folder: string, link: ServerLink) =>
+  ContentCache.open({ folder, maxBytes: 1e9, prefetch: false, clock: systemClock, link: () => link });
+
 type Change = { t: "write"; at: number; length: number; zeros: boolean } | { t: "cut"; size: number } | {
   t: "punch";
   at: number;
@@ -84,8 +87,7 @@ Deno.test(
         async (length, zeros, rounds) => {
           const { state, add, link } = shop();
           const folder = `${top}/${folders++}`;
-          const open = () =>
-            ContentCache.open({ folder, maxBytes: 1e9, prefetch: false, clock: systemClock, link: () => link });
+          const open = () => openCache(folder, link);
           let cache = await open();
           let bytes = random(length, length);
           for (const tenth of zeros) {
@@ -180,13 +182,7 @@ Deno.test(
   async () => {
     const { state, add, link } = shop();
     const folder = Deno.makeTempDirSync();
-    const cache = await ContentCache.open({
-      folder,
-      maxBytes: 1e9,
-      prefetch: false,
-      clock: systemClock,
-      link: () => link,
-    });
+    const cache = await openCache(folder, link);
     const before = random(30_000_000, 1);
     const { hash, blob } = add(before);
     cache.keepManifest(Uint8Array.fromHex(hash), blob);
@@ -232,13 +228,7 @@ Deno.test(
     cache.derive(third.hash, last.length, { hash: next.hash, size: after.length }, more.sources(0, last.length));
     for (const layer of more.layers) layer.dispose();
     cache.close();
-    const again = await ContentCache.open({
-      folder,
-      maxBytes: 1e9,
-      prefetch: false,
-      clock: systemClock,
-      link: () => link,
-    });
+    const again = await openCache(folder, link);
     assert.equal(again.isComplete(third.hash, last.length), false);
     assert.deepEqual(
       await again.read(third.hash, last.length, 25_000_000, 1_000_000),
@@ -260,13 +250,7 @@ Deno.test(
   async () => {
     const { state, add, link } = shop();
     const folder = Deno.makeTempDirSync();
-    const cache = await ContentCache.open({
-      folder,
-      maxBytes: 1e9,
-      prefetch: false,
-      clock: systemClock,
-      link: () => link,
-    });
+    const cache = await openCache(folder, link);
     const bytes = random(12_000_000, 1);
     const { hash, blob } = add(bytes.slice());
     cache.keepManifest(Uint8Array.fromHex(hash), blob);
