@@ -484,7 +484,7 @@ export class SqliteIndex implements Index {
   async changesSince(after: number, limit: number): Promise<Change[] | null> {
     if (after < Number(this.#meta("feed_floor") ?? 0)) return null;
     return this.#sql.rows(
-      "SELECT seq, device, request, kind, ino, parent, name FROM changes WHERE seq > ? ORDER BY seq LIMIT ?",
+      "SELECT seq, device, request, kind, ino, parent, name FROM changes WHERE seq > ? ORDER BY seq LIMIT ? + 0",
       after,
       limit,
     ).map((row): Change => ({
