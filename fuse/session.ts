@@ -12,7 +12,7 @@ import {
   RENAME_NOREPLACE,
   RENAME_WHITEOUT,
 } from "../core/fs/inode_fs.ts";
-import { type DirEntry, S_IFMT, S_IFREG, type Stat } from "../core/fs/stat.ts";
+import { type NodeAttr, S_IFDIR, S_IFMT, S_IFREG, type Stat } from "../core/fs/stat.ts";
 import type { StatFs } from "../core/fs/contract.ts";
 import type { Clock } from "../core/platform/clock.ts";
 import {
@@ -98,7 +98,7 @@ const AGAIN_MS = 1000;
 const SHORTEST_PLUS = ENTRY_OUT + DIRENT + 8;
 
 /** st_blocks: units of 512 bytes that hold something. */
-const blocksOf = (stat: Stat): number => Math.ceil((stat.size - (stat.holes ?? 0)) / 512);
+const blocksOf = (stat: NodeAttr): number => Math.ceil((stat.size - (stat.holes ?? 0)) / 512);
 
 /** Setuid and setgid. */
 const SUIDGID = 0o6000;
@@ -606,7 +606,7 @@ export class Session {
   }
 
   /** struct fuse_attr at word `w`. */
-  #putAttr(w: number, stat: Stat): void {
+  #putAttr(w: number, stat: NodeAttr): void {
     const out = this.#out32;
     this.#put64(w, stat.ino);
     this.#put64(w + 2, stat.size);
@@ -627,7 +627,7 @@ export class Session {
     out[w + 21] = 0;
   }
 
-  #sawSuidgid(stat: Stat): void {
+  #sawSuidgid(stat: NodeAttr): void {
     if ((stat.mode & S_IFMT) === S_IFREG) this.#suidgid.add(stat.ino);
   }
 
@@ -640,7 +640,7 @@ export class Session {
   }
 
   /** struct fuse_entry_out at word `w`. */
-  #putEntry(w: number, stat: Stat): void {
+  #putEntry(w: number, stat: NodeAttr): void {
     const out = this.#out32;
     const fresh = !this.#stale && !this.notifier.touchedSince(this.#tick, stat.ino);
     this.#put64(w, stat.ino);
@@ -1280,7 +1280,11 @@ export class Session {
   #openDirectory(ino: number): void {
     const fh = this.#nextDirectory++;
     const { keepCache, counts } = this.#fs.opendir?.(ino, this.#u32(10)) ?? { keepCache: true, counts: true };
-    this.#directories.set(fh, new Directory(ino, (after, limit) => this.#fs.readdir(ino, after, limit, counts)));
+    const fs = this.#fs;
+    const readEntries = (after: string | null, limit: number) => fs.readdir(ino, after, limit, counts);
+    const readNames = (after: string | null, limit: number) =>
+      fs.readnames === undefined ? readEntries(after, limit) : fs.readnames(ino, after, limit, counts);
+    this.#directories.set(fh, new Directory(ino, readNames, readEntries));
     const out = this.#out32;
     this.#put64(4, fh);
     out[6] = this.#fs.cacheDirs ? OpenFlag.CACHE_DIR | (keepCache ? OpenFlag.KEEP_CACHE : 0) : 0;
@@ -1314,8 +1318,9 @@ export class Session {
     let cookie = offset;
     for (;;) {
       let name: string;
-      let stat: Stat | null = null;
+      let attr: NodeAttr | null = null;
       let ino = UNKNOWN_INO;
+      let mode = S_IFDIR;
       if (cookie === 0) {
         name = ".";
         ino = directory.ino;
@@ -1323,15 +1328,16 @@ export class Session {
         name = "..";
         ino = this.#fs.parentOf?.(directory.ino) ?? UNKNOWN_INO;
       } else {
-        const entry: DirEntry | undefined = directory.entry(cookie - 2);
-        if (entry === undefined) break;
-        name = entry.name;
-        stat = entry.stat;
-        ino = stat.ino;
+        const entry = plus ? directory.entry(cookie - 2) : undefined;
+        const named = plus ? entry : directory.name(cookie - 2);
+        if (named === undefined) break;
+        name = named.name;
+        attr = entry?.stat ?? null;
+        ({ ino, mode } = named.stat);
       }
-      const next = this.#record(at, end, name, ino, stat, cookie + 1, plus);
+      const next = this.#record(at, end, name, ino, mode, attr, cookie + 1, plus);
       if (next === 0) break;
-      if (plus && stat !== null) sent.push(ino);
+      if (attr !== null) sent.push(ino);
       at = next;
       cookie++;
     }
@@ -1346,7 +1352,8 @@ export class Session {
     end: number,
     name: string,
     ino: number,
-    stat: Stat | null,
+    mode: number,
+    attr: NodeAttr | null,
     cookie: number,
     plus: boolean,
   ): number {
@@ -1376,14 +1383,14 @@ export class Session {
     for (w += length; w < next; w++) bytes[w] = 0;
     if (plus) {
       // Node 0: the kernel takes no reference (`.` and `..`).
-      if (stat === null) out.fill(0, at >> 2, (at + ENTRY_OUT) >> 2);
-      else this.#putEntry(at >> 2, stat);
+      if (attr === null) out.fill(0, at >> 2, (at + ENTRY_OUT) >> 2);
+      else this.#putEntry(at >> 2, attr);
     }
     const d = dirent >> 2;
     this.#put64(d, ino);
     this.#put64(d + 2, cookie);
     out[d + 4] = length;
-    out[d + 5] = stat === null ? 4 : (stat.mode >>> 12) & 15;
+    out[d + 5] = (mode >>> 12) & 15;
     return next;
   }
 

@@ -3,7 +3,7 @@
  * Methods may answer at once (a plain value) or later (a promise): what is cached must be answered at once.
  * Failures are FsError, thrown or rejected; `errno` of it is what the kernel gets.
  */
-import type { DirEntry, Stat } from "./stat.ts";
+import type { ListedEntry, ListedName, Stat } from "./stat.ts";
 import type { StatFs } from "./contract.ts";
 
 export type Awaitable<T> = T | Promise<T>;
@@ -154,7 +154,9 @@ export interface InodeFs {
    * A snapshot-free cursor: entries after `after` (null = start), at most `limit`, in a stable order. Is access of the
    * directory, unless `counts` is false (O_NOATIME).
    */
-  readdir(ino: number, after: string | null, limit: number, counts?: boolean): Awaitable<DirEntry[]>;
+  readdir(ino: number, after: string | null, limit: number, counts?: boolean): Awaitable<ListedEntry[]>;
+  /** As `readdir`, where only names, numbers and types are asked for. Left out: `readdir` tells them. */
+  readnames?(ino: number, after: string | null, limit: number, counts?: boolean): Awaitable<ListedName[]>;
   /** May the kernel cache the listing (FOPEN_CACHE_DIR|KEEP_CACHE)? It is told by invalidateInode(dir, true) when it changed. */
   readonly cacheDirs: boolean;
   fsyncdir(ino: number): Awaitable<void>;

@@ -46,7 +46,7 @@ export class AccessTimes {
     return this.#waiting.size === 0;
   }
   /** The node's attributes with the time of its last read. */
-  seen(node: Stat): Stat {
+  seen<T extends Pick<Stat, "ino" | "atimeSec" | "atimeNsec">>(node: T): T {
     const time = this.#waiting.size === 0 ? undefined : this.#waiting.get(node.ino);
     return time === undefined ? node : { ...node, atimeSec: time.sec, atimeNsec: time.nsec };
   }

@@ -17,7 +17,17 @@ import {
   RENAME_WHITEOUT,
   type WriteFlags,
 } from "../fs/inode_fs.ts";
-import { type DirEntry, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../fs/stat.ts";
+import {
+  type DirEntry,
+  type ListedEntry,
+  type ListedName,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  type Stat,
+} from "../fs/stat.ts";
 import type { StatFs } from "../fs/contract.ts";
 import { type Op, removedBy, ROOT_INO, type Time } from "../index/ops.ts";
 import { blankStat, noAttribute } from "../index/tree.ts";
@@ -1349,20 +1359,26 @@ export class MountFs implements InodeFs {
   parentOf(ino: number): number | null {
     return ino === ROOT_INO ? ROOT_INO : this.#replica.tree.anyName(ino)?.parent ?? null;
   }
-  readdir(ino: number, after: string | null, limit: number, counts = true): Awaitable<DirEntry[]> {
-    if (this.#unnamed.has(ino)) return [];
-    const complete = this.#complete(ino);
-    return complete instanceof Promise
-      ? complete.then(() => this.#list(ino, after, limit, counts))
-      : this.#list(ino, after, limit, counts);
+  readdir(ino: number, after: string | null, limit: number, counts = true): Awaitable<ListedEntry[]> {
+    return this.#listing(ino, after === null && counts, () => {
+      const entries = this.#replica.tree.list(ino, after, limit);
+      if (!this.#accessed.empty) { for (const entry of entries) entry.stat = this.#accessed.seen(entry.stat); }
+      return entries;
+    });
   }
-  #list(ino: number, after: string | null, limit: number, counts: boolean): DirEntry[] {
-    const dir = counts && after === null && !this.#o.readOnly ? this.#replica.stat(ino) : null;
-    if (dir !== null) this.#read(dir);
-    const entries = this.#replica.tree.readDir(ino, after, limit);
-    return this.#accessed.empty
-      ? entries
-      : entries.map(({ name, stat }) => ({ name, stat: this.#accessed.seen(stat) }));
+  readnames(ino: number, after: string | null, limit: number, counts = true): Awaitable<ListedName[]> {
+    return this.#listing(ino, after === null && counts, () => this.#replica.tree.listNames(ino, after, limit));
+  }
+  /** What `page` reads once the whole folder is here. `counts`: it is access of the folder. */
+  #listing<T>(ino: number, counts: boolean, page: () => T[]): Awaitable<T[]> {
+    if (this.#unnamed.has(ino)) return [];
+    const list = () => {
+      const dir = counts && !this.#o.readOnly ? this.#replica.stat(ino) : null;
+      if (dir !== null) this.#read(dir);
+      return page();
+    };
+    const complete = this.#complete(ino);
+    return complete instanceof Promise ? complete.then(list) : list();
   }
   fsyncdir(_ino: number): Promise<void> {
     return this.#journal.sync();

@@ -150,6 +150,10 @@ Deno.test({
     (e) => e instanceof FsError && e.code === "unavailable",
   );
   await assert.rejects(
+    async () => await b.fs.readnames(1, null, 100),
+    (e) => e instanceof FsError && e.code === "unavailable",
+  );
+  await assert.rejects(
     async () => await b.fs.lookup(1, "unknown", caller),
     (e) => e instanceof FsError && e.code === "unavailable",
   );
@@ -260,6 +264,58 @@ Deno.test({
   for (let round = 0; round < rounds; round++) assert.ok(contents.includes(`from b, round ${round}`));
   await stop(a);
   await stop(b);
+});
+
+type Change = { readonly op: "create" | "write" | "unlink" | "rename" | "mkdir" | "read"; a: number; b: number };
+const change: fc.Arbitrary<Change> = fc.record({
+  op: fc.constantFrom("create", "write", "unlink", "rename", "mkdir", "read"),
+  a: fc.nat(5),
+  b: fc.nat(5),
+});
+
+Deno.test({
+  name: "a listing shows what is not delivered yet, with the attributes that a stat of each name tells",
+  sanitizeResources: false,
+  sanitizeOps: false,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 12 }), fc.boolean(), async (changes, online) => {
+      await a.link.connect();
+      const top = (await a.fs.mkdir(1, crypto.randomUUID(), 0o755, caller)).ino;
+      if (!online) a.link.disconnect();
+      // A name of bytes that are no UTF-8 among them, and one with a line's end.
+      const names = ["a", "b\n", "\udcff", "é", "c,", '"'];
+      const model = new Set<string>();
+      for (const { op, a: i, b: j } of changes) {
+        const [name = "", other = ""] = [names[i], names[j]];
+        const ino = model.has(name) ? (await a.fs.lookup(top, name, caller))?.ino ?? 0 : 0;
+        const folder = ino !== 0 && ((await a.fs.getattr(ino, undefined)).mode & 0o170000) === 0o040000;
+        if (op === "create" && ino === 0) await write(a.fs, top, name, text(name));
+        else if (op === "mkdir" && ino === 0) await a.fs.mkdir(top, name, 0o700, caller);
+        else if (op === "write" && ino !== 0 && !folder) await replace(a.fs, ino, text(`${name}${j}`));
+        else if (op === "read" && ino !== 0 && !folder) await readAll(a.fs, ino);
+        else if (op === "unlink" && ino !== 0 && !folder) await a.fs.unlink(top, name, caller);
+        else if (op === "rename" && ino !== 0 && !model.has(other)) await a.fs.rename(top, name, top, other, 0, caller);
+        else continue;
+        if (op === "unlink" || op === "rename") model.delete(name);
+        if (op !== "unlink") model.add(op === "rename" ? other : name);
+      }
+      const listed = await a.fs.readdir(top, null, 100);
+      assert.deepEqual(new Set(listed.map(({ name }) => name)), model);
+      for (const { name, stat } of listed) {
+        const found = await a.fs.lookup(top, name, caller);
+        for (const [key, value] of Object.entries(stat)) assert.equal(value, found?.[key as keyof Stat] ?? 0, key);
+      }
+      assert.deepEqual(
+        (await a.fs.readnames(top, null, 100)).map(({ name, stat }) => [name, stat.ino, stat.mode]),
+        listed.map(({ name, stat }) => [name, stat.ino, stat.mode]),
+      );
+    }),
+    { numRuns: 30 },
+  );
+  await stop(a);
 });
 
 /** Opens, replaces all and closes. */
@@ -558,7 +614,10 @@ Deno.test({
           assert.ok(expected !== undefined && same(bytes, expected), "every file is one that was written, whole");
           found.add(version(bytes));
         }
-        listings.push(entries.map((e) => `${e.name}: ${e.stat.content}`).sort().join("\n"));
+        const contents = await Promise.all(
+          entries.map(async (e) => (await d.fs.getattr(e.stat.ino, undefined)).content),
+        );
+        listings.push(entries.map((e, i) => `${e.name}: ${contents[i]}`).sort().join("\n"));
         for (const n of written.keys()) {
           assert.ok(
             found.has(n) || replaced.has(n),

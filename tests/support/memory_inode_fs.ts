@@ -14,7 +14,7 @@ import {
   RENAME_WHITEOUT,
   type WriteFlags,
 } from "../../core/fs/inode_fs.ts";
-import { type DirEntry, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../../core/fs/stat.ts";
+import { type DirEntry, type ListedName, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Stat } from "../../core/fs/stat.ts";
 import type { StatFs } from "../../core/fs/contract.ts";
 import { splitTime } from "../../core/platform/clock.ts";
 
@@ -461,6 +461,10 @@ export class MemoryInodeFs implements InodeFs {
       page.push({ name, stat: { ...this.#answer(node) } });
     }
     return page;
+  }
+
+  readnames(ino: number, after: string | null, limit: number): ListedName[] {
+    return this.readdir(ino, after, limit).map(({ name, stat: { ino, mode } }) => ({ name, stat: { ino, mode } }));
   }
 
   fsyncdir(_ino: number): void {

@@ -166,7 +166,8 @@ export class SimDevice {
     const walk = async (ino: number, path: string) => {
       for (const { name, stat } of await this.fs.readdir(ino, null, 100_000)) {
         const folder = (stat.mode & S_IFMT) === S_IFDIR;
-        out.set(`${path}/${name}`, { ino: stat.ino, what: folder ? "folder" : stat.content ?? "empty" });
+        const what = folder ? "folder" : (await this.fs.getattr(stat.ino, undefined)).content ?? "empty";
+        out.set(`${path}/${name}`, { ino: stat.ino, what });
         if (folder) await walk(stat.ino, `${path}/${name}`);
       }
     };
