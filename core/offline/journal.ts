@@ -10,7 +10,6 @@
  * records follow it, the disk has lost something: the file is kept as `journal-NNNNNN.damaged` and told.
  */
 import { decode, encode } from "@msgpack/msgpack";
-import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { FsError, toFsError } from "../fs/error.ts";
 import { type Clock, systemClock } from "../platform/clock.ts";
@@ -505,18 +504,16 @@ function scan(file: JournalFile): { found: Scanned[]; damagedAt: number | null }
 /** Is there a whole record behind this place? */
 function hasRecordAfter(file: JournalFile, nonce: bigint, from: number): boolean {
   const STEP = 1024 * 1024;
-  const bytes = Buffer.alloc(STEP + RECORD_HEADER);
-  const magic = Buffer.alloc(4);
-  magic.writeUInt32LE(RECORD_MAGIC);
+  const words = new Uint32Array((STEP + RECORD_HEADER) / 4);
+  const bytes = new Uint8Array(words.buffer);
+  const view = new DataView(words.buffer);
   for (let at = from + 8;; at += STEP) {
     const length = preadFd(file.fd, bytes, at);
-    // Most of it is zeros that were written ahead: looked through natively.
-    for (
-      let i = bytes.indexOf(magic);
-      i >= 0 && i + RECORD_HEADER <= length && i < STEP;
-      i = bytes.indexOf(magic, i + 1)
-    ) {
-      if (i % 8 !== 0 || bytes.readBigUInt64LE(i + 8) !== nonce) continue;
+    // Most of it is zeros that were written ahead: looked through natively, which Buffer's indexOf does not.
+    for (let word = words.indexOf(RECORD_MAGIC); word >= 0; word = words.indexOf(RECORD_MAGIC, word + 1)) {
+      const i = word * 4;
+      if (i >= STEP || i + RECORD_HEADER > length) break;
+      if (i % 8 !== 0 || view.getBigUint64(i + 8, true) !== nonce) continue;
       if (scanRecords(file, nonce, at + i).found.length > 0) return true;
     }
     if (length < bytes.length) return false;
