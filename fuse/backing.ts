@@ -92,12 +92,12 @@ export class BackingFiles {
     if (this.#refused) return 0;
     const map = new Int32Array(4);
     map[0] = fd;
-    const id = rareLibc().ioctl(this.#sessionFd, BACKING_OPEN, new Uint8Array(map.buffer));
+    const id = rareLibc.ioctl(this.#sessionFd, BACKING_OPEN, new Uint8Array(map.buffer));
     // Not root, or a file on a filesystem that is itself stacked: then none will do.
     if (id <= 0) this.#refused = true;
     return Math.max(0, id);
   }
   #give(id: number): void {
-    rareLibc().ioctl(this.#sessionFd, BACKING_CLOSE, new Uint8Array(new Int32Array([id]).buffer));
+    rareLibc.ioctl(this.#sessionFd, BACKING_CLOSE, new Uint8Array(new Int32Array([id]).buffer));
   }
 }

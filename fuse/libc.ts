@@ -1,42 +1,40 @@
 /** The system calls that the kernel protocol and mounting need, by FFI. Sizes travel as u32: a number passed as usize leaves V8's fast path (120 ns). */
 import { decodeName, encodeName } from "../core/fs/names.ts";
-import { lazily } from "../core/platform/lazily.ts";
+import { bindRare } from "../core/platform/rare_calls.ts";
 import { PAGE_SIZE } from "./abi.ts";
 
 const lib = Deno.dlopen("libc.so.6", {
-  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
-  close: { parameters: ["i32"], result: "i32" },
   read: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   write: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   write_elsewhere: { name: "write", parameters: ["i32", "buffer", "u32"], result: "i32", nonblocking: true },
   writev: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32", nonblocking: true },
-  eventfd: { parameters: ["u32", "i32"], result: "i32" },
   sched_yield: { parameters: [], result: "i32" },
-  mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
   umount2_elsewhere: { name: "umount2", parameters: ["buffer", "i32"], result: "i32", nonblocking: true },
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "isize", nonblocking: true },
   statfs_elsewhere: { name: "statfs", parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
-  geteuid: { parameters: [], result: "u32" },
-  realpath: { parameters: ["buffer", "buffer"], result: "pointer" },
-  __errno_location: { parameters: [], result: "pointer" },
 });
 
 /** The calls themselves. Those named `_elsewhere`, `poll` and `recvmsg` run on another thread and return promises. */
 export const libc = lib.symbols;
 
-/** Those that few mounts need: binding one costs 0.2 ms of the start. */
-export const rareLibc = lazily(() =>
-  Deno.dlopen("libc.so.6", {
-    ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
-    fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
-    socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
-    statfs: { parameters: ["buffer", "buffer"], result: "i32" },
-  }).symbols
-);
+/** Those that are no part of a request, or of few. */
+export const rareLibc = bindRare("libc.so.6", {
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  mount: { parameters: ["buffer", "buffer", "buffer", "u64", "buffer"], result: "i32" },
+  geteuid: { parameters: [], result: "u32" },
+  realpath: { parameters: ["buffer", "buffer"], result: "pointer" },
+  __errno_location: { parameters: [], result: "pointer" },
+  ioctl: { parameters: ["i32", "u32", "buffer"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  socketpair: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  statfs: { parameters: ["buffer", "buffer"], result: "i32" },
+});
 
 function errnoView(): Int32Array {
-  const location = libc.__errno_location();
+  const location = rareLibc.__errno_location();
   if (location === null) throw new Error("libc gave no errno location");
   return new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
 }
@@ -95,30 +93,30 @@ const PROC_CHUNK = 16384;
 
 /** The bytes of a file of /proc as Latin-1 text (one character a byte); null when it can't be read. */
 export function readProc(path: string): string | null {
-  const fd = libc.open(cString(path), O_RDONLY | O_CLOEXEC, 0);
+  const fd = rareLibc.open(cString(path), O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return null;
   const decoder = new TextDecoder("latin1");
   const buffer = new Uint8Array(PROC_CHUNK);
   let text = "";
   let length: number;
   while ((length = libc.read(fd, buffer, PROC_CHUNK)) > 0) text += decoder.decode(buffer.subarray(0, length));
-  libc.close(fd);
+  rareLibc.close(fd);
   return length < 0 ? null : text;
 }
 
 /** Writes a short text to a file of /sys; false when that is not allowed. */
 export function writeSys(path: string, text: string): boolean {
-  const fd = libc.open(cString(path), O_WRONLY | O_CLOEXEC, 0);
+  const fd = rareLibc.open(cString(path), O_WRONLY | O_CLOEXEC, 0);
   if (fd < 0) return false;
   const bytes = new TextEncoder().encode(text);
   const written = libc.write(fd, bytes, bytes.length);
-  libc.close(fd);
+  rareLibc.close(fd);
   return written === bytes.length;
 }
 
 /** realpath(3): absolute, without symlinks. Null and errno when it can't be resolved. */
 export function realPath(path: string): { path: string } | { errno: number } {
   const resolved = new Uint8Array(4097);
-  if (libc.realpath(cString(path), resolved) === null) return { errno: errno() };
+  if (rareLibc.realpath(cString(path), resolved) === null) return { errno: errno() };
   return { path: decodeName(resolved, 0, resolved.indexOf(0)) };
 }

@@ -3,7 +3,7 @@ import { FsError } from "../core/fs/error.ts";
 import type { InodeFs } from "../core/fs/inode_fs.ts";
 import type { Watcher } from "../core/platform/child.ts";
 import { type Clock, systemClock } from "../core/platform/clock.ts";
-import { libc, O_CLOEXEC, O_NONBLOCK } from "./libc.ts";
+import { O_CLOEXEC, O_NONBLOCK, rareLibc } from "./libc.ts";
 import { mountAt, mountAtDirectory, prepareMountPoint, raiseReadAhead, startGuard, unmountDirectory } from "./mount.ts";
 import { Session, type SessionStats } from "./session.ts";
 
@@ -87,9 +87,9 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     fsName: options.fsName,
     subtype: options.subtype ?? "anyfs",
     readOnly: options.readOnly ?? false,
-    allowOther: options.allowOther ?? libc.geteuid() === 0,
+    allowOther: options.allowOther ?? rareLibc.geteuid() === 0,
   });
-  const wakeFd = libc.eventfd(0, O_CLOEXEC | O_NONBLOCK);
+  const wakeFd = rareLibc.eventfd(0, O_CLOEXEC | O_NONBLOCK);
   const device = mountAt(dir)?.device;
   const guard = guardOf(dir, device ?? "", options);
   const ready = Promise.withResolvers<void>();
@@ -99,7 +99,7 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     entryTimeoutSec: options.entryTimeoutSec ?? 3600,
     attrTimeoutSec: options.attrTimeoutSec ?? 3600,
     negativeTimeoutSec: options.negativeTimeoutSec ?? 3600,
-    passthrough: options.passthrough === true && options.readOnly === true && libc.geteuid() === 0,
+    passthrough: options.passthrough === true && options.readOnly === true && rareLibc.geteuid() === 0,
     requestTimeoutMs: options.requestTimeoutMs ?? Infinity,
     readTimeoutMs: options.readTimeoutMs ?? Infinity,
     onReady: ready.resolve,
@@ -113,8 +113,8 @@ export async function mountFuse(options: MountOptions): Promise<FuseMount> {
     // Ended, yet still there: the connection was aborted from outside.
     if (device !== undefined && mountAt(dir)?.device === device) await unmountDirectory(dir).catch(() => undefined);
     await guard?.finish("ok");
-    libc.close(fd);
-    libc.close(wakeFd);
+    rareLibc.close(fd);
+    rareLibc.close(wakeFd);
     ready.reject(
       new FsError("unavailable", `${dir} was unmounted before it was ready`, { operation: "mount", path: dir }),
     );

@@ -52,7 +52,7 @@ export interface MountEntry {
 /** How long a mount that is already there may take to show that it lives. */
 const PROBE_MS = 5000;
 
-const isRoot = (): boolean => libc.geteuid() === 0;
+const isRoot = (): boolean => rareLibc.geteuid() === 0;
 
 function unescapeOctal(field: string): string {
   const text = field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
@@ -111,7 +111,7 @@ async function probe(dir: string, clock: Clock): Promise<"alive" | "dead" | "sil
   const asked = libc.statfs_elsewhere(path, buffer).then((result) => {
     if (result === 0) return "alive" as const;
     // errno stayed on the other thread; a dead mount fails at once, so it may be asked from this one.
-    if (rareLibc().statfs(path, buffer) === 0) return "alive" as const;
+    if (rareLibc.statfs(path, buffer) === 0) return "alive" as const;
     const code = errno();
     return code === Errno.ENOTCONN || code === 103 ? "dead" as const : "alive" as const;
   });
@@ -225,7 +225,7 @@ export function mountAtDirectory(dir: string, settings: MountSettings): Promise<
 
 function mountAsRoot(dir: string, settings: MountSettings): number {
   const details = { operation: "mount", path: dir };
-  const fd = libc.open(cString("/dev/fuse"), O_RDWR | O_CLOEXEC | O_NONBLOCK, 0);
+  const fd = rareLibc.open(cString("/dev/fuse"), O_RDWR | O_CLOEXEC | O_NONBLOCK, 0);
   if (fd < 0) {
     const code = errno();
     throw errorFromErrno(
@@ -239,9 +239,9 @@ function mountAsRoot(dir: string, settings: MountSettings): number {
     (settings.allowOther ? ",allow_other" : "");
   const flags = MS_NOSUID | MS_NODEV | (settings.readOnly ? MS_RDONLY : 0);
   const type = `fuse.${settings.subtype}`;
-  if (libc.mount(cString(settings.fsName), cString(dir), cString(type), BigInt(flags), cString(data)) !== 0) {
+  if (rareLibc.mount(cString(settings.fsName), cString(dir), cString(type), BigInt(flags), cString(data)) !== 0) {
     const code = errno();
-    libc.close(fd);
+    rareLibc.close(fd);
     const fix = code === Errno.EPERM
       ? ": mounting needs CAP_SYS_ADMIN; in a container, pass --cap-add SYS_ADMIN"
       : code === Errno.ENODEV
@@ -263,7 +263,7 @@ function optionValue(text: string): string {
 
 async function mountAsUser(dir: string, settings: MountSettings): Promise<number> {
   const pair = new Int32Array(2);
-  if (rareLibc().socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, new Uint8Array(pair.buffer)) !== 0) {
+  if (rareLibc.socketpair(AF_UNIX, SOCK_STREAM_CLOEXEC, 0, new Uint8Array(pair.buffer)) !== 0) {
     throw errorFromErrno(errno(), "no socket pair for fusermount3", { operation: "mount", path: dir });
   }
   const [ours = -1, theirs = -1] = pair;
@@ -276,10 +276,10 @@ async function mountAsUser(dir: string, settings: MountSettings): Promise<number
     ...(settings.allowOther ? ["allow_other"] : []),
     ...(settings.readOnly ? ["ro"] : []),
   ].join(",");
-  rareLibc().fcntl(theirs, F_SETFD, 0);
+  rareLibc.fcntl(theirs, F_SETFD, 0);
   const running = runFusermount(["-o", options, "--", dir], { _FUSE_COMMFD: String(theirs) });
   // Closed here once the child has its copy, so that its failure shows as end of file.
-  libc.close(theirs);
+  rareLibc.close(theirs);
   let fd: number | null = null;
   try {
     const result = (await Promise.all([receiveDescriptor(ours), running])) as [
@@ -289,10 +289,10 @@ async function mountAsUser(dir: string, settings: MountSettings): Promise<number
     fd = result[0];
     if (fd === null) throw fusermountError(dir, result[1].stderr.trim(), result[1].code);
   } finally {
-    libc.close(ours);
+    rareLibc.close(ours);
   }
-  rareLibc().fcntl(fd, F_SETFD, FD_CLOEXEC);
-  rareLibc().fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
+  rareLibc.fcntl(fd, F_SETFD, FD_CLOEXEC);
+  rareLibc.fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
   return fd;
 }
 

@@ -6,6 +6,7 @@
 import { Errno, errorFromErrno } from "../fs/error.ts";
 import { decodeName } from "../fs/names.ts";
 import type { Stat } from "../fs/stat.ts";
+import { bindRare } from "./rare_calls.ts";
 import { closeFd, errnoName, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, pathBytes } from "./posix.ts";
 
 /** Only names the file; no data can be read through it (asm-generic/fcntl.h). */
@@ -21,119 +22,120 @@ const SYS_OPENAT2 = 437n;
 /** RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH (linux/openat2.h). */
 const RESOLVE_STRICTLY_BENEATH = 0x02n | 0x04n | 0x08n;
 
-const symbols = {
-  openat: { parameters: ["i32", "buffer", "i32", "u32"], result: "i32" },
+const libc = Deno.dlopen("libc.so.6", {
   openat_async: { name: "openat", parameters: ["i32", "buffer", "i32", "u32"], result: "i32", nonblocking: true },
-  syscall: { parameters: ["i64", "i32", "buffer", "buffer", "usize"], result: "i64" },
   syscall_async: {
     name: "syscall",
     parameters: ["i64", "i32", "buffer", "buffer", "usize"],
     result: "i64",
     nonblocking: true,
   },
-  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   statx_async: {
     name: "statx",
     parameters: ["i32", "buffer", "i32", "u32", "buffer"],
     result: "i32",
     nonblocking: true,
   },
-  getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   getdents64_async: { name: "getdents64", parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
-  mkdirat: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   mkdirat_async: { name: "mkdirat", parameters: ["i32", "buffer", "u32"], result: "i32", nonblocking: true },
-  unlinkat: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   unlinkat_async: { name: "unlinkat", parameters: ["i32", "buffer", "i32"], result: "i32", nonblocking: true },
-  renameat: { parameters: ["i32", "buffer", "i32", "buffer"], result: "i32" },
   renameat_async: {
     name: "renameat",
     parameters: ["i32", "buffer", "i32", "buffer"],
     result: "i32",
     nonblocking: true,
   },
-  linkat: { parameters: ["i32", "buffer", "i32", "buffer", "i32"], result: "i32" },
   linkat_async: {
     name: "linkat",
     parameters: ["i32", "buffer", "i32", "buffer", "i32"],
     result: "i32",
     nonblocking: true,
   },
-  symlinkat: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
   symlinkat_async: { name: "symlinkat", parameters: ["buffer", "i32", "buffer"], result: "i32", nonblocking: true },
-  readlinkat: { parameters: ["i32", "buffer", "buffer", "usize"], result: "isize" },
   readlinkat_async: {
     name: "readlinkat",
     parameters: ["i32", "buffer", "buffer", "usize"],
     result: "isize",
     nonblocking: true,
   },
-  fchmodat: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
   fchmodat_async: { name: "fchmodat", parameters: ["i32", "buffer", "u32", "i32"], result: "i32", nonblocking: true },
-  fchownat: { parameters: ["i32", "buffer", "u32", "u32", "i32"], result: "i32" },
   fchownat_async: {
     name: "fchownat",
     parameters: ["i32", "buffer", "u32", "u32", "i32"],
     result: "i32",
     nonblocking: true,
   },
-  utimensat: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
   utimensat_async: {
     name: "utimensat",
     parameters: ["i32", "buffer", "buffer", "i32"],
     result: "i32",
     nonblocking: true,
   },
-  lgetxattr: { parameters: ["buffer", "buffer", "buffer", "usize"], result: "isize" },
   lgetxattr_async: {
     name: "lgetxattr",
     parameters: ["buffer", "buffer", "buffer", "usize"],
     result: "isize",
     nonblocking: true,
   },
-  lsetxattr: { parameters: ["buffer", "buffer", "buffer", "usize", "i32"], result: "i32" },
   lsetxattr_async: {
     name: "lsetxattr",
     parameters: ["buffer", "buffer", "buffer", "usize", "i32"],
     result: "i32",
     nonblocking: true,
   },
-  llistxattr: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
   llistxattr_async: {
     name: "llistxattr",
     parameters: ["buffer", "buffer", "usize"],
     result: "isize",
     nonblocking: true,
   },
-  lremovexattr: { parameters: ["buffer", "buffer"], result: "i32" },
   lremovexattr_async: { name: "lremovexattr", parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
-  fsync: { parameters: ["i32"], result: "i32" },
   fsync_async: { name: "fsync", parameters: ["i32"], result: "i32", nonblocking: true },
   syncfs_async: { name: "syncfs", parameters: ["i32"], result: "i32", nonblocking: true },
-  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   pwrite_async: { name: "pwrite", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
-  write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
   write_async: { name: "write", parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
-  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
   ftruncate_async: { name: "ftruncate", parameters: ["i32", "i64"], result: "i32", nonblocking: true },
-  copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
   copy_file_range_async: {
     name: "copy_file_range",
     parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"],
     result: "isize",
     nonblocking: true,
   },
-  statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
   statvfs_async: { name: "statvfs", parameters: ["buffer", "buffer"], result: "i32", nonblocking: true },
+}).symbols;
+/** The same calls on this thread. */
+const here = bindRare("libc.so.6", {
+  openat: { parameters: ["i32", "buffer", "i32", "u32"], result: "i32" },
+  syscall: { parameters: ["i64", "i32", "buffer", "buffer", "usize"], result: "i64" },
+  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
+  getdents64: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  mkdirat: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  unlinkat: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  renameat: { parameters: ["i32", "buffer", "i32", "buffer"], result: "i32" },
+  linkat: { parameters: ["i32", "buffer", "i32", "buffer", "i32"], result: "i32" },
+  symlinkat: { parameters: ["buffer", "i32", "buffer"], result: "i32" },
+  readlinkat: { parameters: ["i32", "buffer", "buffer", "usize"], result: "isize" },
+  fchmodat: { parameters: ["i32", "buffer", "u32", "i32"], result: "i32" },
+  fchownat: { parameters: ["i32", "buffer", "u32", "u32", "i32"], result: "i32" },
+  utimensat: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
+  lgetxattr: { parameters: ["buffer", "buffer", "buffer", "usize"], result: "isize" },
+  lsetxattr: { parameters: ["buffer", "buffer", "buffer", "usize", "i32"], result: "i32" },
+  llistxattr: { parameters: ["buffer", "buffer", "usize"], result: "isize" },
+  lremovexattr: { parameters: ["buffer", "buffer"], result: "i32" },
+  fsync: { parameters: ["i32"], result: "i32" },
+  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  copy_file_range: { parameters: ["i32", "buffer", "i32", "buffer", "usize", "u32"], result: "isize" },
+  statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
-} as const;
-
-const libc = Deno.dlopen("libc.so.6", symbols).symbols;
+});
 
 let errnoCell: Int32Array | undefined;
 /** errno of the last synchronous call of this thread. */
 function lastErrno(): number {
   if (errnoCell === undefined) {
-    const location = libc.__errno_location();
+    const location = here.__errno_location();
     if (location === null) throw new Error("no errno location");
     errnoCell = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
   }
@@ -178,7 +180,7 @@ export async function openAt(folder: Fd, name: string, flags: number, mode = 0o6
       "open",
       path,
       libc.openat_async(folder.number, bytes, all, mode),
-      () => libc.openat(folder.number, bytes, all, mode),
+      () => here.openat(folder.number, bytes, all, mode),
     ),
   );
 }
@@ -189,7 +191,7 @@ export async function openFolder(path: string, flags = O_RDONLY): Promise<Fd> {
   const all = flags | O_CLOEXEC | O_DIRECTORY;
   const AT_FDCWD = -100;
   return new Fd(
-    await run("open", path, libc.openat_async(AT_FDCWD, bytes, all, 0), () => libc.openat(AT_FDCWD, bytes, all, 0)),
+    await run("open", path, libc.openat_async(AT_FDCWD, bytes, all, 0), () => here.openat(AT_FDCWD, bytes, all, 0)),
   );
 }
 
@@ -211,7 +213,7 @@ export async function openFolderBeneath(root: Fd, relative: string, flags = O_PA
         "open",
         `/${relative}`,
         libc.syscall_async(SYS_OPENAT2, root.number, name, how, 24n),
-        () => libc.syscall(SYS_OPENAT2, root.number, name, how, 24n),
+        () => here.syscall(SYS_OPENAT2, root.number, name, how, 24n),
       );
       return new Fd(fd);
     } catch (error) {
@@ -298,7 +300,7 @@ export async function statAt(folder: Fd, name: string, path = name): Promise<Sta
     "stat",
     path,
     libc.statx_async(folder.number, bytes, flags, STATX_BASIC_AND_BTIME, buffer),
-    () => libc.statx(folder.number, bytes, flags, STATX_BASIC_AND_BTIME, buffer),
+    () => here.statx(folder.number, bytes, flags, STATX_BASIC_AND_BTIME, buffer),
   );
   return statOf(buffer);
 }
@@ -312,7 +314,7 @@ export async function* namesIn(folder: Fd, path: string): AsyncIterable<string[]
       "list",
       path,
       libc.getdents64_async(folder.number, buffer, 65536n),
-      () => libc.getdents64(folder.number, buffer, 65536n),
+      () => here.getdents64(folder.number, buffer, 65536n),
     );
     if (filled === 0) return;
     const names: string[] = [];
@@ -334,7 +336,7 @@ export async function mkdirAt(folder: Fd, name: string, mode: number, path: stri
     "mkdir",
     path,
     libc.mkdirat_async(folder.number, bytes, mode),
-    () => libc.mkdirat(folder.number, bytes, mode),
+    () => here.mkdirat(folder.number, bytes, mode),
   );
 }
 
@@ -345,7 +347,7 @@ export async function unlinkAt(folder: Fd, name: string, what: "file" | "folder"
     what === "folder" ? "rmdir" : "unlink",
     path,
     libc.unlinkat_async(folder.number, bytes, flags),
-    () => libc.unlinkat(folder.number, bytes, flags),
+    () => here.unlinkat(folder.number, bytes, flags),
   );
 }
 
@@ -356,7 +358,7 @@ export async function renameAt(from: Fd, name: string, to: Fd, newName: string, 
     "rename",
     path,
     libc.renameat_async(from.number, a, to.number, b),
-    () => libc.renameat(from.number, a, to.number, b),
+    () => here.renameat(from.number, a, to.number, b),
   );
 }
 
@@ -367,7 +369,7 @@ export async function linkAt(from: Fd, name: string, to: Fd, newName: string, pa
     "link",
     path,
     libc.linkat_async(from.number, a, to.number, b, 0),
-    () => libc.linkat(from.number, a, to.number, b, 0),
+    () => here.linkat(from.number, a, to.number, b, 0),
   );
 }
 
@@ -378,7 +380,7 @@ export async function symlinkAt(target: string, folder: Fd, name: string, path: 
     "symlink",
     path,
     libc.symlinkat_async(a, folder.number, b),
-    () => libc.symlinkat(a, folder.number, b),
+    () => here.symlinkat(a, folder.number, b),
   );
 }
 
@@ -389,7 +391,7 @@ export async function readLinkAt(folder: Fd, name: string, path: string): Promis
     "readlink",
     path,
     libc.readlinkat_async(folder.number, bytes, buffer, 4096n),
-    () => libc.readlinkat(folder.number, bytes, buffer, 4096n),
+    () => here.readlinkat(folder.number, bytes, buffer, 4096n),
   );
   return decodeName(buffer, 0, length);
 }
@@ -400,7 +402,7 @@ export async function chmodAt(folder: Fd, name: string, mode: number, path: stri
     "chmod",
     path,
     libc.fchmodat_async(folder.number, bytes, mode, AT_SYMLINK_NOFOLLOW),
-    () => libc.fchmodat(folder.number, bytes, mode, AT_SYMLINK_NOFOLLOW),
+    () => here.fchmodat(folder.number, bytes, mode, AT_SYMLINK_NOFOLLOW),
   );
 }
 
@@ -411,7 +413,7 @@ export async function chownAt(folder: Fd, name: string, uid: number, gid: number
     "chown",
     path,
     libc.fchownat_async(folder.number, bytes, uid, gid, flags),
-    () => libc.fchownat(folder.number, bytes, uid, gid, flags),
+    () => here.fchownat(folder.number, bytes, uid, gid, flags),
   );
 }
 
@@ -429,7 +431,7 @@ export async function utimesAt(folder: Fd, name: string, atime: Time, mtime: Tim
     "utimes",
     path,
     libc.utimensat_async(folder.number, bytes, times, AT_SYMLINK_NOFOLLOW),
-    () => libc.utimensat(folder.number, bytes, times, AT_SYMLINK_NOFOLLOW),
+    () => here.utimensat(folder.number, bytes, times, AT_SYMLINK_NOFOLLOW),
   );
 }
 
@@ -450,7 +452,7 @@ export async function getXattrAt(folder: Fd, name: string, attribute: string, pa
     `getxattr ${attribute}`,
     path,
     libc.lgetxattr_async(file, key, value, size),
-    () => libc.lgetxattr(file, key, value, size),
+    () => here.lgetxattr(file, key, value, size),
   );
   return value.slice(0, length);
 }
@@ -472,7 +474,7 @@ export async function setXattrAt(
     `setxattr ${attribute}`,
     path,
     libc.lsetxattr_async(file, key, bytes, size, flags),
-    () => libc.lsetxattr(file, key, bytes, size, flags),
+    () => here.lsetxattr(file, key, bytes, size, flags),
   );
 }
 
@@ -484,7 +486,7 @@ export async function listXattrAt(folder: Fd, name: string, path: string): Promi
     "listxattr",
     path,
     libc.llistxattr_async(file, list, size),
-    () => libc.llistxattr(file, list, size),
+    () => here.llistxattr(file, list, size),
   );
   return decodeName(list, 0, length).split("\0").slice(0, -1);
 }
@@ -496,7 +498,7 @@ export async function removeXattrAt(folder: Fd, name: string, attribute: string,
     `removexattr ${attribute}`,
     path,
     libc.lremovexattr_async(file, key),
-    () => libc.lremovexattr(file, key),
+    () => here.lremovexattr(file, key),
   );
 }
 
@@ -534,7 +536,7 @@ export async function writeFd(file: Fd, bytes: Uint8Array, offset: number | null
         "write",
         path,
         libc.write_async(file.number, part, size),
-        () => libc.write(file.number, part, size),
+        () => here.write(file.number, part, size),
       );
     } else {
       const at = BigInt(offset + done);
@@ -542,7 +544,7 @@ export async function writeFd(file: Fd, bytes: Uint8Array, offset: number | null
         "write",
         path,
         libc.pwrite_async(file.number, part, size, at),
-        () => libc.pwrite(file.number, part, size, at),
+        () => here.pwrite(file.number, part, size, at),
       );
     }
   }
@@ -550,7 +552,7 @@ export async function writeFd(file: Fd, bytes: Uint8Array, offset: number | null
 
 export async function truncateFd(file: Fd, size: number, path: string): Promise<void> {
   const to = BigInt(size);
-  await run("truncate", path, libc.ftruncate_async(file.number, to), () => libc.ftruncate(file.number, to));
+  await run("truncate", path, libc.ftruncate_async(file.number, to), () => here.ftruncate(file.number, to));
 }
 
 /** Copies within the kernel from both files' positions; returns bytes copied, 0 at the end. Throws EXDEV, EINVAL, EOPNOTSUPP where it can't. */
@@ -560,7 +562,7 @@ export async function copyRange(from: Fd, to: Fd, length: number, path: string):
     "copy",
     path,
     libc.copy_file_range_async(from.number, null, to.number, null, size, 0),
-    () => libc.copy_file_range(from.number, null, to.number, null, size, 0),
+    () => here.copy_file_range(from.number, null, to.number, null, size, 0),
   );
 }
 
@@ -570,7 +572,7 @@ export async function statVfsAsync(
 ): Promise<{ total: number; free: number; files: number; freeFiles: number }> {
   const bytes = pathBytes(path);
   const buffer = new Uint8Array(112);
-  await run("statfs", path, libc.statvfs_async(bytes, buffer), () => libc.statvfs(bytes, buffer));
+  await run("statfs", path, libc.statvfs_async(bytes, buffer), () => here.statvfs(bytes, buffer));
   const view = new DataView(buffer.buffer);
   const at = (offset: number) => Number(view.getBigUint64(offset, true));
   const fragment = at(8);

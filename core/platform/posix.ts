@@ -4,16 +4,14 @@
  */
 import { encodeName } from "../fs/names.ts";
 import { Errno, errorFromErrno } from "../fs/error.ts";
+import { bindRare } from "./rare_calls.ts";
 
-const lib = Deno.dlopen("libc.so.6", {
+const libc = Deno.dlopen("libc.so.6", {
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   pread_async: { name: "pread", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
-  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
-  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
-  fdatasync: { parameters: ["i32"], result: "i32" },
   fdatasync_async: { name: "fdatasync", parameters: ["i32"], result: "i32", nonblocking: true },
   sync_file_range_async: {
     name: "sync_file_range",
@@ -21,6 +19,12 @@ const lib = Deno.dlopen("libc.so.6", {
     result: "i32",
     nonblocking: true,
   },
+  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
+}).symbols;
+const rare = bindRare("libc.so.6", {
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  fdatasync: { parameters: ["i32"], result: "i32" },
   fsync: { parameters: ["i32"], result: "i32" },
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   rename: { parameters: ["buffer", "buffer"], result: "i32" },
@@ -28,7 +32,6 @@ const lib = Deno.dlopen("libc.so.6", {
   unlink: { parameters: ["buffer"], result: "i32" },
   flock: { parameters: ["i32", "i32"], result: "i32" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
-  statx: { parameters: ["i32", "buffer", "i32", "u32", "buffer"], result: "i32" },
   mkdir: { parameters: ["buffer", "u32"], result: "i32" },
   statvfs: { parameters: ["buffer", "buffer"], result: "i32" },
   geteuid: { parameters: [], result: "u32" },
@@ -36,10 +39,9 @@ const lib = Deno.dlopen("libc.so.6", {
   mallopt: { parameters: ["i32", "i32"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
 });
-const libc = lib.symbols;
 
 function errnoView(): Int32Array {
-  const location = libc.__errno_location();
+  const location = rare.__errno_location();
   if (location === null) throw new Error("no errno location");
   return new Int32Array(Deno.UnsafePointerView.getArrayBuffer(location, 4));
 }
@@ -51,7 +53,7 @@ function lastErrno(): number {
 }
 
 /** mallopt(3): sets an option of the allocator; 1, or 0 when it does not know it. */
-export const mallopt = (option: number, value: number): number => libc.mallopt(option, value);
+export const mallopt = (option: number, value: number): number => rare.mallopt(option, value);
 
 /** open(2) flags (asm-generic/fcntl.h). */
 export const O_RDONLY = 0;
@@ -152,11 +154,11 @@ export function pwriteFd(fd: number, from: Uint8Array<ArrayBuffer>, offset: numb
 }
 
 export function ftruncateFd(fd: number, size: number): void {
-  if (libc.ftruncate(fd, BigInt(size)) !== 0) fail("ftruncate", `descriptor ${fd}`, lastErrno());
+  if (rare.ftruncate(fd, BigInt(size)) !== 0) fail("ftruncate", `descriptor ${fd}`, lastErrno());
 }
 
 export function fallocateFd(fd: number, mode: number, offset: number, length: number): void {
-  if (libc.fallocate(fd, mode, BigInt(offset), BigInt(length)) !== 0) {
+  if (rare.fallocate(fd, mode, BigInt(offset), BigInt(length)) !== 0) {
     fail("fallocate", `descriptor ${fd}`, lastErrno());
   }
 }
@@ -179,14 +181,14 @@ export function startWriteback(fd: number, offset: number): void {
 
 /** As syncFd, blocking this thread. */
 export function syncFdBlocking(fd: number): void {
-  if (libc.fdatasync(fd) !== 0) fail("fdatasync", `descriptor ${fd}`, lastErrno());
+  if (rare.fdatasync(fd) !== 0) fail("fdatasync", `descriptor ${fd}`, lastErrno());
 }
 
 /** Makes creations, renames and removals in a folder durable. */
 export function syncFolder(path: string): void {
   const fd = openFd(path, O_RDONLY | O_DIRECTORY);
   try {
-    if (libc.fsync(fd) !== 0) fail("fsync", path, lastErrno());
+    if (rare.fsync(fd) !== 0) fail("fsync", path, lastErrno());
   } finally {
     libc.close(fd);
   }
@@ -194,7 +196,7 @@ export function syncFolder(path: string): void {
 
 /** lseek(2); returns the new offset, or -1 when there is no data (ENXIO). */
 export function lseekFd(fd: number, offset: number, whence: number): number {
-  const result = Number(libc.lseek(fd, BigInt(offset), whence));
+  const result = Number(rare.lseek(fd, BigInt(offset), whence));
   if (result < 0) {
     const errno = lastErrno();
     if (errno === Errno.ENXIO) return -1;
@@ -204,16 +206,16 @@ export function lseekFd(fd: number, offset: number, whence: number): number {
 }
 
 export function renamePath(from: string, to: string): void {
-  if (libc.rename(pathBytes(from), pathBytes(to)) !== 0) fail("rename", from, lastErrno());
+  if (rare.rename(pathBytes(from), pathBytes(to)) !== 0) fail("rename", from, lastErrno());
 }
 
 export function linkPath(from: string, to: string): void {
-  if (libc.link(pathBytes(from), pathBytes(to)) !== 0) fail("link", from, lastErrno());
+  if (rare.link(pathBytes(from), pathBytes(to)) !== 0) fail("link", from, lastErrno());
 }
 
 /** Removes a file; a missing one is fine. */
 export function unlinkPath(path: string): void {
-  if (libc.unlink(pathBytes(path)) !== 0) {
+  if (rare.unlink(pathBytes(path)) !== 0) {
     const errno = lastErrno();
     if (errno !== Errno.ENOENT) fail("unlink", path, errno);
   }
@@ -223,12 +225,12 @@ export function unlinkPath(path: string): void {
 export function tryLockFd(fd: number): boolean {
   const LOCK_EX = 2;
   const LOCK_NB = 4;
-  return libc.flock(fd, LOCK_EX | LOCK_NB) === 0;
+  return rare.flock(fd, LOCK_EX | LOCK_NB) === 0;
 }
 
 /** The page cache need not keep these bytes (POSIX_FADV_DONTNEED). length 0 = to the end. */
 export function dropCache(fd: number, offset: number, length: number): void {
-  libc.posix_fadvise(fd, BigInt(offset), BigInt(length), 4);
+  rare.posix_fadvise(fd, BigInt(offset), BigInt(length), 4);
 }
 
 /** What tells whether others touched an open file. */
@@ -263,19 +265,19 @@ export function markOfFd(fd: number): FileMark {
 
 /** Makes a folder and those above it, at once; one that is there is fine. */
 export function makeFolderNow(path: string, mode = 0o700): void {
-  if (libc.mkdir(pathBytes(path), mode) === 0) return;
+  if (rare.mkdir(pathBytes(path), mode) === 0) return;
   const errno = lastErrno();
   if (errno === Errno.EEXIST) return;
   const above = path.slice(0, path.lastIndexOf("/"));
   if (errno !== Errno.ENOENT || above === "") fail("mkdir", path, errno);
   makeFolderNow(above, mode);
-  if (libc.mkdir(pathBytes(path), mode) !== 0 && lastErrno() !== Errno.EEXIST) fail("mkdir", path, lastErrno());
+  if (rare.mkdir(pathBytes(path), mode) !== 0 && lastErrno() !== Errno.EEXIST) fail("mkdir", path, lastErrno());
 }
 
 /** Space of the filesystem that holds `path`: bytes and inodes (struct statvfs of x86-64 and aarch64 glibc). */
 export function statVfs(path: string): { total: number; free: number; files: number; freeFiles: number } {
   const buffer = new Uint8Array(112);
-  if (libc.statvfs(pathBytes(path), buffer) !== 0) fail("statvfs", path, lastErrno());
+  if (rare.statvfs(pathBytes(path), buffer) !== 0) fail("statvfs", path, lastErrno());
   const view = new DataView(buffer.buffer);
   const at = (offset: number) => Number(view.getBigUint64(offset, true));
   const fragment = at(8);
@@ -283,5 +285,5 @@ export function statVfs(path: string): { total: number; free: number; files: num
 }
 
 export function effectiveUser(): { uid: number; gid: number } {
-  return { uid: libc.geteuid(), gid: libc.getegid() };
+  return { uid: rare.geteuid(), gid: rare.getegid() };
 }

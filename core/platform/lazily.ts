@@ -1,5 +1,0 @@
-/** A value that is made when it is first asked for. */
-export function lazily<T extends object>(make: () => T): () => T {
-  let made: T | undefined;
-  return () => made ??= make();
-}
