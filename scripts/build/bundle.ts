@@ -14,31 +14,42 @@ function workers(root: string): string[] {
   return found.sort();
 }
 
+/** What the bundle is made of. */
+export interface Bundle {
+  /** Modules by their names: `main`, and one a worker. */
+  readonly entries: Readonly<Record<string, string>>;
+  /** Names of the workers' modules as the program's own modules name them, relative to any of them. */
+  readonly workers: readonly string[];
+}
+
 /**
  * Bundles main.ts and the workers with all their packages into `out` (emptied first), split where modules are loaded late
- * and minified; their source maps, which tell the lines of an error's stack, go to `maps`. Returns what `deno compile` has
- * to be told to include: paths in `out`, whose `main.js` is the entry. Throws when bundling fails.
+ * and minified; their source maps, which tell the lines of an error's stack, go to `maps`. Throws when bundling fails.
  */
-export async function bundle(root: string, out: string, maps: string): Promise<string[]> {
+export async function bundle(root: string, out: string, maps: string): Promise<Bundle> {
   for (const folder of [out, maps]) {
     await Deno.remove(folder, { recursive: true }).catch(() => {});
     Deno.mkdirSync(folder, { recursive: true });
   }
   const threads = workers(root);
-  const result = await run([
-    Deno.execPath(),
-    ...["bundle", "--quiet", "--frozen", "--minify", "--code-splitting", "--sourcemap=external"],
-    ...["--outdir", out, "main.ts", ...threads],
-  ], { cwd: root, timeoutMs: 300_000 });
-  if (result.code !== 0) throw new Error(`deno bundle failed: ${result.stderr.trim()}`);
+  await runBundler(root, ["--code-splitting", "--sourcemap=external", "--outdir", out, "main.ts", ...threads]);
   moveMaps(out, maps);
   giveRequire(out);
-  // What starts a thread names it beside itself, and every script but the threads' own lies in `out`.
-  return threads.map((path) => {
-    const name = path.split("/").at(-1) ?? path;
-    Deno.writeTextFileSync(`${out}/${name}`, `import "./${path.replace(/\.ts$/, ".js")}";\n`);
-    return name;
-  });
+  const inBundle = (path: string) => [nameOf(path), `${out}/${path.replace(/\.ts$/, ".js")}`] as const;
+  return { entries: Object.fromEntries(["main.ts", ...threads].map(inBundle)), workers: threads.map(nameOf) };
+}
+
+/** Bundles one module into one file. */
+export async function bundleOne(root: string, module: string, out: string): Promise<void> {
+  await runBundler(root, ["--output", out, module]);
+}
+
+const nameOf = (path: string): string => path.split("/").at(-1)?.replace(/\.ts$/, "") ?? path;
+
+async function runBundler(root: string, options: readonly string[]): Promise<void> {
+  const command = [Deno.execPath(), "bundle", "--quiet", "--frozen", "--minify", ...options];
+  const result = await run(command, { cwd: root, timeoutMs: 300_000 });
+  if (result.code !== 0) throw new Error(`deno bundle failed: ${result.stderr.trim()}`);
 }
 
 function moveMaps(out: string, maps: string): void {
