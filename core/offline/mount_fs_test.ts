@@ -514,6 +514,43 @@ Deno.test(
   },
 );
 
+Deno.test({ name: "news of a name tells the kernel of the node that comes with it", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const ino = await write(a.fs, 1, "f", text("before"));
+  await b.link.told();
+  assert.deepEqual(await readAll(b.fs, await find(b.fs, "f")), text("before"));
+  const heard: string[] = [];
+  b.fs.attach({
+    invalidateInode: (node, data) => void heard.push(`node ${node === ino} ${data}`),
+    invalidateEntry: () => {},
+    invalidateAll: () => {},
+    holds: () => true,
+  });
+  const news = Promise.withResolvers<void>();
+  b.link.newsAfter = news.promise;
+  const { fh } = await a.fs.open(ino, O_RDWR, caller);
+  await a.fs.write(ino, fh, 0, text("afterwards"), flags);
+  await a.fs.flush(ino, fh, 0n);
+  a.fs.release(ino, fh, 0n, false);
+  await a.fs.link(ino, 1, "g", caller);
+  assert.ok(await a.fs.drain(5000));
+  // The answer overtakes the news, which will say nothing that is not known by then.
+  assert.equal(await find(b.fs, "g"), ino);
+  assert.deepEqual(heard.filter((one) => one.startsWith("node true")), ["node true true"]);
+  heard.length = 0;
+  await a.fs.setattr(ino, { mode: 0o600 }, undefined, caller);
+  await a.fs.link(ino, 1, "h", caller);
+  assert.ok(await a.fs.drain(5000));
+  assert.equal(await find(b.fs, "h"), ino);
+  assert.deepEqual(heard.filter((one) => one.startsWith("node true")), ["node true false"]);
+  news.resolve();
+  await b.link.told();
+  await stop(a);
+  await stop(b);
+});
+
 Deno.test({ name: "of two names of one file none is moved over the other", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");
