@@ -9,8 +9,7 @@ import { fromFiles, Loader } from "./loader.ts";
 export function runScript(name: string): void {
   const given = Deno.env.get("ANYFS_CODE_IN");
   const out = Deno.env.get("ANYFS_CODE_OUT");
-  const codeFolder = given === undefined ? new URL("./none/", import.meta.url) : new URL(`file://${given}/`);
-  const loader = new Loader(fromFiles(new URL("./", import.meta.url), codeFolder));
+  const loader = new Loader(fromFiles(given === undefined ? "/nowhere/" : `${given}/`));
   if (out !== undefined) {
     addEventListener("unload", () => {
       Deno.mkdirSync(out, { recursive: true });
