@@ -522,7 +522,8 @@ export class MountFs implements InodeFs {
       this.#delivery.up(welcome.lastRequest);
       this.#catchUp();
       void this.#hear();
-      this.#listSoon(ROOT_INO);
+      this.#toList.add(ROOT_INO);
+      void this.#listWorked();
       this.#pins.all();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
     void this.#askSpace().catch(() => {});
@@ -952,10 +953,11 @@ export class MountFs implements InodeFs {
       try {
         await this.#complete(dir);
       } catch {
-        // Removed or cut off: then it is not needed, or the next change there asks again.
+        // Cut off: asked for again with the next connection. Removed, or too slow: the next change there asks again.
+        if (this.#modes.mode !== "online") return;
       }
+      this.#toList.delete(dir);
     }
-    this.#toList.clear();
   }
   #putLocal(stat: Stat): void {
     this.#replica.tree.put(stat);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { FakeServer } from "../../tests/support/fake_server.ts";
+import { handClock } from "../../tests/support/hand_clock.ts";
 import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
 import type { Stat } from "../fs/stat.ts";
@@ -142,19 +143,22 @@ Deno.test({
   const server = new FakeServer();
   const a = await device(server, "a");
   const b = await device(server, "b");
-  await a.fs.mkdir(1, "dir", 0o755, caller);
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  await write(a.fs, dir, "file", text("a few bytes"));
   await a.fs.drain(5000);
+  await b.link.told();
+  assert.equal(await find(b.fs, "dir"), dir);
   b.link.disconnect();
   await assert.rejects(
-    async () => await b.fs.readdir(1, null, 100),
+    async () => await b.fs.readdir(dir, null, 100),
     (e) => e instanceof FsError && e.code === "unavailable",
   );
   await assert.rejects(
-    async () => await b.fs.readnames(1, null, 100),
+    async () => await b.fs.readnames(dir, null, 100),
     (e) => e instanceof FsError && e.code === "unavailable",
   );
   await assert.rejects(
-    async () => await b.fs.lookup(1, "unknown", caller),
+    async () => await b.fs.lookup(dir, "unknown", caller),
     (e) => e instanceof FsError && e.code === "unavailable",
   );
   await stop(a);
@@ -518,9 +522,15 @@ Deno.test({ name: "news of a name tells the kernel of the node that comes with i
   const server = new FakeServer();
   const a = await device(server, "a");
   const b = await device(server, "b");
-  const ino = await write(a.fs, 1, "f", text("before"));
+  // Not the root, whose listing is here: what it does not have isn't asked for.
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  const ino = await write(a.fs, dir, "f", text("before"));
+  assert.ok(await a.fs.drain(5000));
   await b.link.told();
-  assert.deepEqual(await readAll(b.fs, await find(b.fs, "f")), text("before"));
+  assert.equal(await find(b.fs, "dir"), dir);
+  const found = async (name: string) => (await b.fs.lookup(dir, name, caller))?.ino;
+  assert.equal(await found("f"), ino);
+  assert.deepEqual(await readAll(b.fs, ino), text("before"));
   const heard: string[] = [];
   b.fs.attach({
     invalidateInode: (node, data) => void heard.push(`node ${node === ino} ${data}`),
@@ -534,19 +544,64 @@ Deno.test({ name: "news of a name tells the kernel of the node that comes with i
   await a.fs.write(ino, fh, 0, text("afterwards"), flags);
   await a.fs.flush(ino, fh, 0n);
   a.fs.release(ino, fh, 0n, false);
-  await a.fs.link(ino, 1, "g", caller);
+  await a.fs.link(ino, dir, "g", caller);
   assert.ok(await a.fs.drain(5000));
   // The answer overtakes the news, which will say nothing that is not known by then.
-  assert.equal(await find(b.fs, "g"), ino);
+  assert.equal(await found("g"), ino);
   assert.deepEqual(heard.filter((one) => one.startsWith("node true")), ["node true true"]);
   heard.length = 0;
   await a.fs.setattr(ino, { mode: 0o600 }, undefined, caller);
-  await a.fs.link(ino, 1, "h", caller);
+  await a.fs.link(ino, dir, "h", caller);
   assert.ok(await a.fs.drain(5000));
-  assert.equal(await find(b.fs, "h"), ino);
+  assert.equal(await found("h"), ino);
   assert.deepEqual(heard.filter((one) => one.startsWith("node true")), ["node true false"]);
   news.resolve();
   await b.link.told();
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "the root is listed as soon as there is a connection, so that new names can be made without one",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  await write(a.fs, 1, "theirs", text("theirs"));
+  assert.ok(await a.fs.drain(5000));
+  // Its clock stands: nothing that comes a while later counts.
+  const b = await SimDevice.open({ server, name: "b", pool, clock: handClock() });
+  for (let i = 0; i < 10; i++) await systemClock.sleep(0);
+  b.link.disconnect();
+  assert.deepEqual(await b.names(), ["theirs"]);
+  await b.fs.mkdir(1, "ours", 0o755, caller);
+  assert.deepEqual(await b.names(), ["ours", "theirs"]);
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({ name: "a folder whose listing was cut off is listed with the next connection", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const dir = (await a.fs.mkdir(1, "d", 0o755, caller)).ino;
+  await write(a.fs, dir, "theirs", text("theirs"));
+  assert.ok(await a.fs.drain(5000));
+  const b = await device(server, "b");
+  const found = await find(b.fs, "d");
+  let asked = false;
+  b.link.before = (method, params) => {
+    if (method !== "readDir" || (params as { parent: number }).parent !== found) return Promise.resolve();
+    b.link.disconnect();
+    asked = true;
+    return Promise.resolve();
+  };
+  await write(b.fs, found, "ours", text("ours"));
+  while (!asked) await systemClock.sleep(10);
+  b.link.before = () => Promise.resolve();
+  await b.link.connect();
+  await quiet([a, b]);
+  b.link.disconnect();
+  assert.deepEqual(await b.names(found), ["ours", "theirs"]);
   await stop(a);
   await stop(b);
 });
