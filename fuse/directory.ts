@@ -58,8 +58,8 @@ export class Directory {
   }
 
   /**
-   * As `load`, with attributes, read now, `limit` entries from there on where that is known to begin: who is told attributes, which the
-   * kernel takes to be those of the time it asked, is not told those of a page that was read before.
+   * As `load`, with attributes, read now, `limit` entries from there on where that is known to begin: who is told
+   * attributes, which the kernel takes to be those of the time it asked, is not told those of a page that was read before.
    */
   loadNow(index: number, limit: number): Awaitable<boolean> {
     const before = this.name(index - 1);
