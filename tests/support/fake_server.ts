@@ -186,6 +186,8 @@ export class FakeLink implements ServerLink {
     if (seq === undefined || session !== this.#session) return;
     const told: PushedChange[] = [];
     for (const change of changes) {
+      // Who is gone is told nothing, and the index may be closed by then.
+      if (!this.connected) return;
       told.push({ ...change, stat: change.ino === 0 ? null : await this.server.index.stat(change.ino) });
     }
     // As over a network: whoever had an answer before has taken it in (`#later` in core/remote/client.ts).
