@@ -275,9 +275,15 @@ function watched(body: ReadableStream<Uint8Array<ArrayBuffer>>, watch: Watch): R
   return new ReadableStream<Uint8Array<ArrayBuffer>>({
     async pull(controller) {
       const idle = new DOMException("no more data", "TimeoutError");
-      const cancel = watch.idleMs === 0 ? () => {} : systemClock.after(watch.idleMs, () => watch.stop.abort(idle));
+      const stalled = Promise.withResolvers<never>();
+      stalled.promise.catch(() => {});
+      const cancel = watch.idleMs === 0 ? () => {} : systemClock.after(watch.idleMs, () => {
+        watch.stop.abort(idle);
+        stalled.reject(idle);
+      });
       try {
-        const { done, value } = await reader.read();
+        // Not left to the abort alone: a read has been seen to outlive it.
+        const { done, value } = await Promise.race([reader.read(), stalled.promise]);
         if (done) {
           watch.done();
           controller.close();
