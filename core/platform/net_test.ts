@@ -136,6 +136,17 @@ Deno.test("a body that stops coming is a timeout, not the end of the file", asyn
   stalling.close();
 });
 
+Deno.test("a body that stops coming is a timeout also when the runtime's read outlives the abort", async () => {
+  const real = globalThis.fetch;
+  globalThis.fetch = () => Promise.resolve(new Response(new ReadableStream({ pull: () => new Promise(() => {}) })));
+  try {
+    const response = await httpFetch("http://127.0.0.1:1/x", { idleMs: 50 });
+    assert.equal((await failure(response.text())).code, "timeout");
+  } finally {
+    globalThis.fetch = real;
+  }
+});
+
 Deno.test("a body cut short is unavailable, not the end of the file", async () => {
   const cutting = rawServer(async (connection) => {
     await say(connection, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc");
