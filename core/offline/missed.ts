@@ -58,12 +58,17 @@ export class Missed {
     this.#entries.set(key, { parent, name });
   }
 
-  /** Asks about the node. Rejects with the question's error, and then it is as before. */
-  async askNode(ino: number, question: () => Promise<void>): Promise<void> {
+  /**
+   * Asks about the node; resolves with what `question` says. Is that true, the answer was out of date when it came, and the
+   * node is as before: to be asked again. Rejects with the question's error, and then it is as before, too.
+   */
+  async askNode(ino: number, question: () => Promise<boolean>): Promise<boolean> {
     this.#nodes.delete(ino);
     this.#askedNodes.add(ino);
     try {
-      await question();
+      const again = await question();
+      if (again) this.#nodes.add(ino);
+      return again;
     } catch (error) {
       this.#nodes.add(ino);
       throw error;
@@ -73,13 +78,15 @@ export class Missed {
     }
   }
   /** The same for a name; `key` is its key in `entries`. */
-  async askEntry(key: string, question: (entry: MissedEntry) => Promise<void>): Promise<void> {
+  async askEntry(key: string, question: (entry: MissedEntry) => Promise<boolean>): Promise<boolean> {
     const entry = this.#entries.get(key);
-    if (entry === undefined) return;
+    if (entry === undefined) return false;
     this.#entries.delete(key);
     this.#askedEntries.set(key, entry);
     try {
-      await question(entry);
+      const again = await question(entry);
+      if (again) this.#entries.set(key, entry);
+      return again;
     } catch (error) {
       this.#entries.set(key, entry);
       throw error;

@@ -63,7 +63,7 @@ import { carrierOf, Delivery, madeBy, type Outgoing, type Prepared } from "./del
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
 import { holeBytes, HoleMaps, seek } from "./hole_maps.ts";
 import { Layer, LayerStack } from "./layers.ts";
-import type { Missed } from "./missed.ts";
+import type { Missed, MissedEntry } from "./missed.ts";
 import { MountLocks } from "./mount_locks.ts";
 import { gated, whyStop } from "./epoch.ts";
 import { Pins, type PinStatus } from "./pins.ts";
@@ -114,6 +114,8 @@ const REQUEST_MS = 10_000;
 /** How much of its time open(2) waits for another client that has newer content of the file. */
 const BUSY_WAIT_PART = 0.8;
 const DIR_PAGE = 1000;
+/** Extended attributes of a file that others change meanwhile are asked for so often. */
+const XATTR_TRIES = 3;
 const SEND_AGAIN_PIECE = 1024 * 1024;
 /** How long after a change in a folder its listing is fetched. */
 const LIST_AFTER_MS = 300;
@@ -603,14 +605,20 @@ export class MountFs implements InodeFs {
   #isOlder(what: string | number, seq: number): boolean {
     return (this.#applied.get(what) ?? 0) > seq;
   }
-  async #ask<T>(question: () => Promise<T>): Promise<{ answer: T; since: Since }> {
+  /**
+   * Asks the server and has the answer taken over in the same breath: what was heard up to then is in `since`, as it may be
+   * newer than the answer.
+   */
+  async #ask<T, R>(question: () => Promise<T>, take: (answer: T, since: Since) => R): Promise<Awaited<R>> {
     const since: Since = { entries: new Set(), nodes: new Set() };
     this.#asking.add(since);
+    let taken: R;
     try {
-      return { answer: await question(), since };
+      taken = take(await question(), since);
     } finally {
       this.#asking.delete(since);
     }
+    return await taken;
   }
   #entryChanged({ seq, parent, name, ino, stat }: PushedChange): void {
     if (this.#isOlder(`${parent}/${name}`, seq)) {
@@ -739,32 +747,43 @@ export class MountFs implements InodeFs {
     const missed = this.#passedOver;
     if (missed.isEmpty || this.#modes.mode !== "online") return;
     // Without the connection it is asked at the next start of one.
-    const told = (asked: Promise<void>) =>
-      asked.catch((error) => {
+    const told = (asked: Promise<boolean>) =>
+      asked.then((again) => again && this.#catchUp(), (error) => {
         if (this.#modes.mode !== "online") return;
         this.#o.log(`asking again for what others changed: ${toFsError(error).message}`);
       });
     for (const [key, { parent, name }] of missed.entries) {
       if (this.#replica.isPendingEntry(parent, name)) continue;
-      void told(missed.askEntry(key, async () => {
-        const { answer, since } = await this.#ask(() => this.#o.link.call("lookup", { parent, name }));
-        const pending = this.#replica.isPendingEntry(parent, name);
-        if (!pending && !since.entries.has(key)) return this.#entryNow(parent, name, answer);
-        // What was heard since the question is newer than the answer, and may have been of ours alone.
-        missed.addEntry(parent, name);
-        if (!pending) this.#catchUp();
-      }));
+      void told(missed.askEntry(key, (entry) => this.#entryAgain(entry)));
     }
     for (const ino of missed.nodes) {
       const stack = this.#stacks.get(ino);
       if (this.#replica.isPendingNode(ino) || (stack !== undefined && !this.#isThere(stack))) continue;
-      void told(missed.askNode(ino, async () => {
-        const { answer, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
-        if (!since.nodes.has(ino)) return this.#nodeNow(ino, answer);
-        missed.addNode(ino);
-        this.#catchUp();
-      }));
+      void told(missed.askNode(ino, () => this.#nodeAgain(ino)));
     }
+  }
+  /** Asks what a name names by now. True: what was heard meanwhile is newer than the answer, and may have been of ours alone. */
+  #entryAgain({ parent, name }: MissedEntry): Promise<boolean> {
+    return this.#ask(() => this.#o.link.call("lookup", { parent, name }), (answer, since) => {
+      if (this.#replica.isPendingEntry(parent, name) || since.entries.has(`${parent}/${name}`)) return true;
+      this.#entryNow(parent, name, answer);
+      if (answer !== null) this.#changedSince(since, answer.ino);
+      return false;
+    });
+  }
+  /** The same for a node. */
+  #nodeAgain(ino: number): Promise<boolean> {
+    return this.#ask(() => this.#o.link.call("stat", { ino }), (answer, since) => {
+      if (since.nodes.has(ino)) return true;
+      this.#nodeNow(ino, answer);
+      return false;
+    });
+  }
+  /** An answer told of a node that there was newer news of, and is what is known now: the node is asked for once more. */
+  #changedSince(since: Since, ino: number): void {
+    if (!since.nodes.has(ino)) return;
+    this.#passedOver.addNode(ino);
+    this.#catchUp();
   }
 
   #folderLost(): void {
@@ -976,15 +995,13 @@ export class MountFs implements InodeFs {
   #statOr(ino: number): Stat | null {
     return this.#unnamed.get(ino)?.stat ?? this.#replica.stat(ino);
   }
-  async #fetchStat(ino: number): Promise<Stat> {
-    const { answer: stat, since } = await this.#ask(() => this.#o.link.call("stat", { ino }));
-    if (since.nodes.has(ino)) {
-      this.#passedOver.addNode(ino);
-      this.#catchUp();
-    }
-    if (stat === null) throw errorFromErrno(ino === ROOT_INO ? Errno.EIO : Errno.ESTALE, "the file no longer exists");
-    this.#replica.learn(stat);
-    return this.#replica.tree.stat(ino) ?? stat;
+  #fetchStat(ino: number): Promise<Stat> {
+    return this.#ask(() => this.#o.link.call("stat", { ino }), (stat, since) => {
+      this.#changedSince(since, ino);
+      if (stat === null) throw errorFromErrno(ino === ROOT_INO ? Errno.EIO : Errno.ESTALE, "the file no longer exists");
+      this.#replica.learn(stat);
+      return this.#replica.tree.stat(ino) ?? stat;
+    });
   }
   #lookup(parent: number, name: string): Awaitable<Stat | null> {
     const known = this.#replica.tree.lookup(parent, name);
@@ -993,17 +1010,21 @@ export class MountFs implements InodeFs {
     if (this.#replica.isComplete(parent) || this.#replica.isPendingEntry(parent, name)) return null;
     return this.#fetchEntry(parent, name);
   }
-  async #fetchEntry(parent: number, name: string): Promise<Stat | null> {
-    const { answer: stat, since } = await this.#ask(() => this.#o.link.call("lookup", { parent, name }));
-    if (this.#replica.isPendingEntry(parent, name)) return this.#replica.tree.lookup(parent, name);
-    if (since.entries.has(`${parent}/${name}`)) return await this.#lookup(parent, name);
-    if (stat !== null && since.nodes.has(stat.ino)) this.#passedOver.addNode(stat.ino);
-    if (stat === null) {
-      this.#replica.unlearnEntry(parent, name);
-      return null;
-    }
-    this.#learnEntry(parent, { name, stat });
-    return this.#replica.tree.lookup(parent, name);
+  #fetchEntry(parent: number, name: string): Promise<Stat | null> {
+    return this.#ask(
+      () => this.#o.link.call("lookup", { parent, name }),
+      (stat, since): Awaitable<Stat | null> => {
+        if (this.#replica.isPendingEntry(parent, name)) return this.#replica.tree.lookup(parent, name);
+        if (since.entries.has(`${parent}/${name}`)) return this.#lookup(parent, name);
+        if (stat === null) {
+          this.#replica.unlearnEntry(parent, name);
+          return null;
+        }
+        this.#learnEntry(parent, { name, stat });
+        this.#changedSince(since, stat.ino);
+        return this.#replica.tree.lookup(parent, name);
+      },
+    );
   }
   /** The folder's whole listing is here afterwards. */
   #complete(dir: number): Awaitable<void> {
@@ -1022,16 +1043,7 @@ export class MountFs implements InodeFs {
       const run = this.#welcome?.run;
       let after: string | null = null;
       for (;;) {
-        const asked: { answer: DirEntry[]; since: Since } = await this.#ask(() =>
-          this.#o.link.call("readDir", { parent: dir, after, limit: DIR_PAGE })
-        );
-        const { answer: page, since } = asked;
-        for (const entry of page) {
-          if (since.nodes.has(entry.stat.ino)) this.#passedOver.addNode(entry.stat.ino);
-          if (since.entries.has(`${dir}/${entry.name}`)) {
-            this.#passedOver.addEntry(dir, entry.name);
-          } else this.#learnEntry(dir, entry);
-        }
+        const page = await this.#page(dir, after);
         const last = page.at(-1);
         if (last === undefined || page.length < DIR_PAGE) break;
         after = last.name;
@@ -1042,6 +1054,18 @@ export class MountFs implements InodeFs {
     }
     this.#replica.setComplete(dir, true);
     this.#catchUp();
+  }
+
+  #page(dir: number, after: string | null): Promise<DirEntry[]> {
+    return this.#ask(() => this.#o.link.call("readDir", { parent: dir, after, limit: DIR_PAGE }), (page, since) => {
+      for (const entry of page) {
+        if (since.nodes.has(entry.stat.ino)) this.#passedOver.addNode(entry.stat.ino);
+        if (since.entries.has(`${dir}/${entry.name}`)) {
+          this.#passedOver.addEntry(dir, entry.name);
+        } else this.#learnEntry(dir, entry);
+      }
+      return page;
+    });
   }
 
   // --- names ---
@@ -1223,8 +1247,9 @@ export class MountFs implements InodeFs {
   /** Right after a start or a new connection a file's content may have to be asked for again. */
   async #sure(ino: number): Promise<void> {
     if (!this.#passedOver.nodes.has(ino) || this.#modes.mode !== "online" || this.#stacks.has(ino)) return;
-    const stat = await this.#o.link.call("stat", { ino }).catch(() => null);
-    if (stat !== null && !this.#stacks.has(ino)) this.#nodeNow(ino, stat);
+    await this.#ask(() => this.#o.link.call("stat", { ino }).catch(() => null), (stat, since) => {
+      if (stat !== null && !since.nodes.has(ino) && !this.#stacks.has(ino)) this.#nodeNow(ino, stat);
+    });
   }
   /** The content of a file as it was seen here, null for none, as the server has it: undefined when that is not known. */
   #seen(node: Stat): string | null | undefined {
@@ -2059,8 +2084,8 @@ export class MountFs implements InodeFs {
   }
   /** What the server told before it answered is taken over already; the kernel has to have heard of it too. */
   async #asTheServerHasIt(ino: number): Promise<void> {
-    if (this.#passedOver.nodes.has(ino)) {
-      await this.#passedOver.askNode(ino, async () => this.#nodeNow(ino, await this.#o.link.call("stat", { ino })));
+    if (this.#passedOver.nodes.has(ino) && await this.#passedOver.askNode(ino, () => this.#nodeAgain(ino))) {
+      this.#catchUp();
     }
     await this.#notifier?.told?.(ino);
   }
@@ -2081,20 +2106,29 @@ export class MountFs implements InodeFs {
     return this.#replica.xattrsKnown(ino) || this.#replica.stat(ino)?.xattrs === 0;
   }
   async #loadXattrs(ino: number): Promise<void> {
-    if (this.#replica.xattrsKnown(ino)) return;
-    if (this.#replica.stat(ino)?.xattrs === 0) {
-      // Kept, for when one is set: then the number alone says nothing any more.
-      this.#replica.learnXattrs(ino, []);
-      return;
+    for (let left = XATTR_TRIES;; left--) {
+      if (this.#replica.xattrsKnown(ino)) return;
+      if (this.#replica.stat(ino)?.xattrs === 0) {
+        // Kept, for when one is set: then the number alone says nothing any more.
+        this.#replica.learnXattrs(ino, []);
+        return;
+      }
+      await this.#ask(() => this.#askXattrs(ino), (values, since) => {
+        // Who asked at the same time may have set one since.
+        if (this.#replica.xattrsKnown(ino)) return;
+        // Of a file that never stays as it is, the next news says that this is out of date.
+        if (!since.nodes.has(ino) || left === 1) this.#replica.learnXattrs(ino, values);
+      });
     }
+  }
+  async #askXattrs(ino: number): Promise<[string, Uint8Array][]> {
     const link = this.#o.link;
-    const names = await link.call("listXattr", { ino });
     const values: [string, Uint8Array][] = [];
-    for (const name of names) {
+    for (const name of await link.call("listXattr", { ino })) {
       const value = await link.call("getXattr", { ino, name });
       if (value !== null) values.push([name, value]);
     }
-    this.#replica.learnXattrs(ino, values);
+    return values;
   }
   getxattr(ino: number, name: string): Awaitable<Uint8Array> {
     if (name === "user.anyfs.tiers") return this.#tiers(ino);

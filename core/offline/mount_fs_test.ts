@@ -27,6 +27,12 @@ async function write(fs: MountFs, parent: number, name: string, data: Uint8Array
   fs.release(stat.ino, open.fh, 0n, false);
   return stat.ino;
 }
+async function rewrite(fs: MountFs, ino: number, data: Uint8Array): Promise<void> {
+  const { fh } = await fs.open(ino, O_RDWR, caller);
+  await fs.write(ino, fh, 0, data, flags);
+  await fs.flush(ino, fh, 0n);
+  fs.release(ino, fh, 0n, false);
+}
 async function readAll(fs: MountFs, ino: number): Promise<Uint8Array> {
   const { size } = await fs.getattr(ino, undefined);
   const { fh } = await fs.open(ino, 0, caller);
@@ -602,6 +608,116 @@ Deno.test({ name: "a folder whose listing was cut off is listed with the next co
   await quiet([a, b]);
   b.link.disconnect();
   assert.deepEqual(await b.names(found), ["ours", "theirs"]);
+  await stop(a);
+  await stop(b);
+});
+
+/** Makes an empty file in the folder, or writes to it; resolves when the other device has heard of it. */
+async function meanwhile(a: Device, b: Device, change: () => Promise<void>): Promise<void> {
+  await change();
+  assert.ok(await a.fs.drain(5000));
+  await b.link.told();
+}
+
+Deno.test({
+  name: "a file that is written while its name is asked for is not what it was before: listed, and made meanwhile",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  assert.ok(await a.fs.drain(5000));
+  const b = await device(server, "b");
+  assert.equal(await find(b.fs, "dir"), dir);
+  let ino = 0;
+  b.link.before = async (method) => {
+    if (method !== "readDir" || ino !== 0) return;
+    await meanwhile(a, b, async () => {
+      const { stat, open } = await a.fs.create(dir, "f", 0o644, O_RDWR, caller);
+      ino = stat.ino;
+      a.fs.release(ino, open.fh, 0n, false);
+    });
+  };
+  b.link.after = async (method) => {
+    if (method !== "lookup") return;
+    b.link.after = () => {};
+    await meanwhile(a, b, () => rewrite(a.fs, ino, text("text")));
+  };
+  await b.names(dir);
+  await quiet([a, b]);
+  assert.deepEqual(await b.names(dir), ["f"]);
+  assert.deepEqual(await readAll(b.fs, ino), text("text"));
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({
+  name: "a file that is written while its name is asked for is not what it was before: looked up",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const { ino: dir } = await a.fs.mkdir(1, "dir", 0o755, caller);
+  const ino = await write(a.fs, dir, "f", text("before"));
+  assert.ok(await a.fs.drain(5000));
+  const b = await device(server, "b");
+  assert.equal(await find(b.fs, "dir"), dir);
+  b.link.after = async (method) => {
+    if (method !== "lookup") return;
+    b.link.after = () => {};
+    await meanwhile(a, b, () => rewrite(a.fs, ino, text("afterwards")));
+  };
+  assert.equal((await b.fs.lookup(dir, "f", caller))?.ino, ino);
+  await quiet([a, b]);
+  assert.deepEqual(await readAll(b.fs, ino), text("afterwards"));
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test(
+  { name: "extended attributes that others set while they are asked for are as they are", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await device(server, "a");
+    const ino = await write(a.fs, 1, "f", text("text"));
+    await a.fs.setxattr(ino, "user.one", text("before"), 0);
+    assert.ok(await a.fs.drain(5000));
+    const b = await device(server, "b");
+    assert.equal(await find(b.fs, "f"), ino);
+    b.link.after = async (method) => {
+      if (method !== "getXattr") return;
+      b.link.after = () => {};
+      await meanwhile(a, b, () => a.fs.setxattr(ino, "user.one", text("afterwards"), 0));
+    };
+    await b.fs.getxattr(ino, "user.one");
+    await quiet([a, b]);
+    assert.deepEqual(await b.fs.getxattr(ino, "user.one"), text("afterwards"));
+    await stop(a);
+    await stop(b);
+  },
+);
+
+Deno.test({ name: "an extended attribute that is set here while they are asked for stays", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const ino = await write(a.fs, 1, "f", text("text"));
+  await a.fs.setxattr(ino, "user.theirs", text("theirs"), 0);
+  assert.ok(await a.fs.drain(5000));
+  const b = await device(server, "b");
+  assert.equal(await find(b.fs, "f"), ino);
+  const set = Promise.withResolvers<void>();
+  b.link.after = async (method) => {
+    if (method !== "listXattr") return;
+    b.link.after = () => {};
+    await set.promise;
+  };
+  const listing = b.fs.listxattr(ino, caller);
+  await b.fs.setxattr(ino, "user.ours", text("ours"), 0);
+  set.resolve();
+  await listing;
+  assert.deepEqual((await b.fs.listxattr(ino, caller)).sort(), ["user.ours", "user.theirs"]);
+  await quiet([a, b]);
+  assert.deepEqual((await b.fs.listxattr(ino, caller)).sort(), ["user.ours", "user.theirs"]);
   await stop(a);
   await stop(b);
 });

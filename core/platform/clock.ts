@@ -1,4 +1,5 @@
 /** The clock and timers: the only place that reads real time or sets real timers. */
+import { clearImmediate, setImmediate } from "node:timers";
 
 export interface Clock {
   /** Wall clock, milliseconds since 1970, fractional. May jump. */
@@ -44,6 +45,12 @@ export const systemClock: Clock = {
     return () => clearInterval(id);
   },
 };
+
+/** Calls `callback` once everything that can go on by itself has done so (a turn of the event loop); the result cancels it. */
+export function nextTurn(callback: () => void): () => void {
+  const id = setImmediate(callback);
+  return () => clearImmediate(id);
+}
 
 /** A wall-clock reading split as the index keeps times. */
 export function splitTime(ms: number): { sec: number; nsec: number } {

@@ -1,6 +1,6 @@
 /** RemoteClient: a client's connection to its server; it reconnects by itself until it is closed. */
 import { FsError, toFsError } from "../fs/error.ts";
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, nextTurn } from "../platform/clock.ts";
 import { type HttpPeer, openPeer, type Socket } from "../platform/sockets.ts";
 import { type Random, systemRandom } from "../platform/random.ts";
 import { parseServerUrl, tokenRefused, unreachable } from "./address.ts";
@@ -101,9 +101,13 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
   #out: Uint8Array[] = [];
   #outBytes = 0;
   #flushing = false;
-  /** Frames that have to wait until what was answered before them has been taken in. */
+  /**
+   * Set from an answer until whoever waits for it has taken it in: the runtime reads message after message with nothing but
+   * microtasks between, so news right behind an answer would be heard first, and the older answer would then undo it.
+   */
+  #answered: (() => void) | null = null;
+  /** Frames that have to wait for that. */
   #inbox: ServerFrame[] | null = null;
-  #stopInbox: () => void = () => {};
   #lastHeard = 0;
   #stopSweep: (() => void) | null = null;
   readonly #callMs: number;
@@ -352,8 +356,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
         this.#connected = false;
         this.#out = [];
         this.#outBytes = 0;
-        this.#inbox = null;
-        this.#stopInbox();
+        this.#forgetInbox();
         const cut = [...this.#pending.values()];
         this.#pending.clear();
         for (const call of cut) call.reject(error);
@@ -416,12 +419,10 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
       for (const frame of frames) this.#inbox.push(frame);
       return;
     }
-    let answered = false;
     for (const [i, frame] of frames.entries()) {
       if (frame.kind === "push") {
-        if (answered && isNews(frame.push, frame.value)) {
-          // Whoever waits for the answers before must have taken them in: else an older answer would undo this news.
-          this.#later(frames.slice(i), onWelcome);
+        if (this.#answered !== null && isNews(frame.push, frame.value)) {
+          this.#inbox = frames.slice(i);
           return;
         }
         this.#push(frame.push, frame.value);
@@ -430,7 +431,7 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
       const call = this.#pending.get(frame.id);
       if (call === undefined) continue;
       this.#pending.delete(frame.id);
-      answered = true;
+      this.#answered ??= nextTurn(() => this.#takenIn(onWelcome));
       if (frame.kind === "error") call.reject(failureToError(frame.failure, call.method));
       else {
         if (frame.id === this.#helloId) onWelcome(frame.value);
@@ -438,19 +439,22 @@ export class RemoteClient implements ServerLink, AsyncDisposable {
       }
     }
   }
-  #later(frames: ServerFrame[], onWelcome: (value: unknown) => void): void {
-    const inbox = frames;
-    this.#inbox = inbox;
-    this.#stopInbox = this.#clock.after(0, () => {
-      // A connection that was lost meanwhile has dropped them.
-      if (this.#inbox !== inbox) return;
-      this.#inbox = null;
-      try {
-        this.#receive(inbox, onWelcome);
-      } catch (error) {
-        this.#lost(toFsError(error).message);
-      }
-    });
+  /** Whoever waited for the answers so far has taken them in: news that came behind them may be heard. */
+  #takenIn(onWelcome: (value: unknown) => void): void {
+    this.#answered = null;
+    const inbox = this.#inbox;
+    this.#inbox = null;
+    if (inbox === null) return;
+    try {
+      this.#receive(inbox, onWelcome);
+    } catch (error) {
+      this.#lost(toFsError(error).message);
+    }
+  }
+  #forgetInbox(): void {
+    this.#answered?.();
+    this.#answered = null;
+    this.#inbox = null;
   }
 
   #push<K extends PushKind>(kind: K, raw: unknown): void {

@@ -5,15 +5,18 @@ import { FsError, type FsErrorCode } from "../fs/error.ts";
 import { decodeName } from "../fs/names.ts";
 import { S_IFDIR, S_IFREG } from "../fs/stat.ts";
 import { INO_STRIDE, type Op } from "../index/ops.ts";
+import { blankStat } from "../index/tree.ts";
 import { systemClock } from "../platform/clock.ts";
 import { systemRandom } from "../platform/random.ts";
+import { acceptSocket, type Socket } from "../platform/sockets.ts";
 import { chunkInline } from "../store/chunk_inline.ts";
 import { hex } from "../store/hash.ts";
 import { encodeManifest } from "../store/manifest.ts";
 import { createToken } from "./auth.ts";
 import { connectRemote, type RemoteClient, type RemoteOptions } from "./client.ts";
-import type { Pushes, Welcome } from "./protocol.ts";
+import { PROTOCOL_VERSION, type Pushes, type Welcome } from "./protocol.ts";
 import { type RemoteServer, type RemoteServerOptions, serveRemote } from "./server.ts";
+import { decodeCalls, encodePush, encodeResult, joinFrames } from "./wire.ts";
 import { type MemoryCore, openMemoryCore } from "./testing/memory_core.ts";
 
 const time = { sec: 1_700_000_000, nsec: 5 };
@@ -440,6 +443,74 @@ Deno.test("a token that may only read may not apply, and one for a subtree may n
   await rejects(client.putChunks([{ hash: new Uint8Array(32), bytes: new Uint8Array(1) }]), "permission_denied");
   const part = await createToken(r.core.index, systemRandom, systemClock, { scope: "write", path: "/photos" });
   await rejects(r.connect({ token: part.secret }).ready(), "permission_denied", /\/photos only/);
+});
+
+/** A server that greets, and answers each other call with what `answer` sends. */
+function talk(answer: (socket: Socket, id: number) => void): Deno.HttpServer<Deno.NetAddr> {
+  const welcome: Welcome = {
+    protocol: PROTOCOL_VERSION,
+    device: 1,
+    lastRequest: 0,
+    epoch: "epoch",
+    bootSeq: 0,
+    seq: 0,
+    reset: false,
+    run: "run",
+  };
+  return Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+    (request) =>
+      acceptSocket(request, (socket) => ({
+        open: () => {},
+        close: () => {},
+        message(bytes) {
+          if (bytes === null) return;
+          for (const frame of decodeCalls(bytes)) {
+            if (frame.method === "hello") socket.send(joinFrames([encodeResult(frame.id, "hello", welcome)]));
+            else answer(socket, frame.id);
+          }
+        },
+      })),
+  );
+}
+
+Deno.test("news that comes right behind an answer, in a message of its own, is heard when the answer was taken in", async () => {
+  const stat = { ...blankStat(5, S_IFREG | 0o644, time), size: 1 };
+  const change = { seq: 1, device: 2, request: 1, kind: "node" as const, ino: 5, parent: 0, name: "" };
+  const server = talk((socket, id) => {
+    const news = encodePush("changes", { seq: 1, changes: [{ ...change, stat: { ...stat, size: 2 } }] });
+    // What follows a first message travels together, once that has been acknowledged (RFC 896).
+    socket.send(joinFrames([encodePush("durable", { request: 0 })]));
+    socket.send(joinFrames([encodeResult(id, "stat", stat)]));
+    socket.send(joinFrames([news]));
+  });
+  const client = connectRemote({
+    url: `http://127.0.0.1:${server.addr.port}`,
+    token: null,
+    device: systemRandom.uuid(),
+    host: "test",
+    clock: systemClock,
+  });
+  await client.ready();
+  const heard: string[] = [];
+  let news = Promise.withResolvers<void>();
+  client.onPush("changes", () => {
+    heard.push("news");
+    news.resolve();
+  });
+  for (let i = 0; i < 25; i++) {
+    heard.length = 0;
+    news = Promise.withResolvers();
+    // As deep as callers are, and deeper.
+    let answer: Promise<unknown> = client.call("stat", { ino: 5 });
+    for (let depth = 0; depth < 20; depth++) answer = answer.then((value) => value);
+    void answer.then(() => heard.push("answer"));
+    await inTime("the news", 5000, news.promise);
+    await answer;
+    assert.deepEqual(heard, ["answer", "news"], `time ${i}`);
+  }
+  await client.close();
+  await server.shutdown();
 });
 
 Deno.test("a server that falls silent is taken for gone after one time limit: who asks next is told at once", async () => {
