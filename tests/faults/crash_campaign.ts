@@ -8,6 +8,7 @@ import { loadConfig } from "../../core/config/config.ts";
 import { openTiers } from "../../cmd/serve_tiers.ts";
 import { openServerCore } from "../../core/indexed/open_core.ts";
 import { MountHouse } from "../e2e/mount_house.ts";
+import { chance } from "../support/chance.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { run } from "../support/mount_child.ts";
 import { makeBucket, s3Server } from "../support/s3_server.ts";
@@ -39,17 +40,6 @@ export interface CrashReport {
   readonly seconds: number;
 }
 
-/** mulberry32: the campaign's only source of chance. */
-function chance(seed: number): () => number {
-  let a = seed >>> 0;
-  return () => {
-    a = (a + 0x6d2b79f5) >>> 0;
-    let t = a;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** A tree to copy: small and large files, links, attributes, times. */

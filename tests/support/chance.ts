@@ -1,0 +1,13 @@
+/** Chance that can be repeated: mulberry32 (Tommy Ettinger, public domain). */
+
+/** Numbers from 0 to below 1, the same for the same `seed`: a campaign's only source of chance. */
+export function chance(seed: number): () => number {
+  let a = seed >>> 0;
+  return () => {
+    a = (a + 0x6d2b79f5) >>> 0;
+    let t = a;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
