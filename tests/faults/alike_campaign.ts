@@ -6,7 +6,7 @@
  */
 import { parseArgs } from "node:util";
 import { MountHouse } from "../e2e/mount_house.ts";
-import { chance } from "../support/chance.ts";
+import { mulberry32 } from "../../backends/faulty/script.ts";
 import { startFaultProxy } from "../support/fault_proxy.ts";
 import { run } from "../support/mount_child.ts";
 import { endAtSignal } from "./at_signal.ts";
@@ -47,7 +47,7 @@ function differences(looks: readonly (Seen | string)[]): string[] {
 export async function alikeCampaign(
   o: { minutes: number; seed: number; say: (line: string) => void },
 ): Promise<AlikeReport> {
-  const random = chance(o.seed);
+  const random = mulberry32(o.seed);
   const below = (n: number) => Math.floor(random() * n);
   const problems: string[] = [];
   const faults: Record<string, number> = {};

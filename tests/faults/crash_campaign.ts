@@ -8,7 +8,7 @@ import { loadConfig } from "../../core/config/config.ts";
 import { openTiers } from "../../cmd/serve_tiers.ts";
 import { openServerCore } from "../../core/indexed/open_core.ts";
 import { MountHouse } from "../e2e/mount_house.ts";
-import { chance } from "../support/chance.ts";
+import { mulberry32 } from "../../backends/faulty/script.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault_proxy.ts";
 import { run } from "../support/mount_child.ts";
 import { makeBucket, s3Server } from "../support/s3_server.ts";
@@ -133,7 +133,7 @@ class Loads {
 export async function crashCampaign(options: CrashOptions): Promise<CrashReport> {
   const { say = () => {} } = options;
   const started = performance.now();
-  const next = chance(options.seed);
+  const next = mulberry32(options.seed);
   const work = await Deno.makeTempDir({ prefix: "anyfs-crash-" });
   let proxy: FaultProxy | null = null;
   const clean: (() => Promise<void>)[] = [];
