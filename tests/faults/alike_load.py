@@ -1,7 +1,7 @@
 """Two halves of the campaign "alike".
 
-work FOLDER LABEL SECONDS SEED NAME...: changes of every kind in the folders NAME of a mount, to files of its own and, in what
-can't be in conflict, to those of others. Prints errors that nothing in the campaign explains.
+work FOLDER LABEL SECONDS SEED NAME...: changes of every kind in the folders NAME of a mount, to files and folders of its own and
+to those of others, to files that all of them write as well. Prints errors that nothing in the campaign explains.
 look FOLDER: all that programs can see below it, as JSON: path -> kind, inode, mode, links, size, times, content, attributes.
 """
 import errno
@@ -21,6 +21,10 @@ EXPECTED = {
     errno.ESTALE,
     errno.EHOSTUNREACH,
     errno.ETIMEDOUT,
+    # Another mount put something in, or made something else of the name.
+    errno.ENOTEMPTY,
+    errno.EISDIR,
+    errno.ENOTDIR,
     # The mount was killed.
     errno.ENOTCONN,
     errno.ECONNABORTED,
@@ -98,20 +102,38 @@ def work(folder, label, seconds, seed, names):
             path = new()
             os.mkdir(path)
             write(path + "/in", "wb", [10])
-        elif kind < 0.97:
+        elif kind < 0.96:
             path = rnd.choice(own)
             write(path + ".tmp", "wb", [100])
             os.rename(path + ".tmp", path)
+        elif kind < 0.98:
+            write(f"{folder}/{rnd.choice(names)}/shared{rnd.randrange(3)}", rnd.choice(["ab", "wb"]), [1, 300, 40_000])
         else:
-            parent = f"{folder}/{rnd.choice(names)}"
-            for each in rnd.sample(os.listdir(parent), k=1) if os.listdir(parent) else []:
-                path = f"{parent}/{each}"
-                if rnd.random() < 0.4:
-                    os.setxattr(path, "user.z", rnd.randbytes(3))
-                elif rnd.random() < 0.5:
-                    os.chmod(path, 0o711)
-                else:
-                    os.listxattr(path)
+            others()
+
+    def others():
+        parent = f"{folder}/{rnd.choice(names)}"
+        there = os.listdir(parent)
+        if not there:
+            return
+        path = f"{parent}/{rnd.choice(there)}"
+        kind = rnd.random()
+        if kind < 0.25:
+            os.setxattr(path, "user.z", rnd.randbytes(3))
+        elif kind < 0.45:
+            os.chmod(path, 0o711)
+        elif kind < 0.55:
+            os.listxattr(path)
+        elif kind < 0.7:
+            os.rename(path, new())
+        elif kind < 0.85 and os.path.isdir(path):
+            write(path + "/" + label, "wb", [10])
+        elif os.path.isdir(path):
+            for each in os.listdir(path):
+                os.unlink(f"{path}/{each}")
+            os.rmdir(path)
+        else:
+            os.unlink(path)
 
     while time.monotonic() < end:
         try:
