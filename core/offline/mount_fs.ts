@@ -2117,7 +2117,7 @@ export class MountFs implements InodeFs {
         // Who asked at the same time may have set one since.
         if (this.#replica.xattrsKnown(ino)) return;
         // Of a file that never stays as it is, the next news says that this is out of date.
-        if (!since.nodes.has(ino) || left === 1) this.#replica.learnXattrs(ino, values);
+        if (!since.nodes.has(ino) || left <= 1) this.#replica.learnXattrs(ino, values);
       });
     }
   }

@@ -697,6 +697,34 @@ Deno.test(
   },
 );
 
+Deno.test(
+  { name: "extended attributes of a file that others change all the time are told", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await device(server, "a");
+    const ino = await write(a.fs, 1, "f", text("text"));
+    await a.fs.setxattr(ino, "user.one", text("0"), 0);
+    assert.ok(await a.fs.drain(5000));
+    const b = await device(server, "b");
+    assert.equal(await find(b.fs, "f"), ino);
+    let changes = 0;
+    b.link.after = async (method) => {
+      if (method !== "getXattr") return;
+      assert.ok(changes < 20, "it ends");
+      changes++;
+      await meanwhile(a, b, () => a.fs.setxattr(ino, "user.one", text(String(changes)), 0));
+    };
+    const told = new TextDecoder().decode(await b.fs.getxattr(ino, "user.one"));
+    assert.equal(told, String(changes - 1), "what the last question was answered with");
+    b.link.after = () => {};
+    // The next change says that it was out of date.
+    await meanwhile(a, b, () => a.fs.setxattr(ino, "user.one", text("last"), 0));
+    assert.deepEqual(await b.fs.getxattr(ino, "user.one"), text("last"));
+    await stop(a);
+    await stop(b);
+  },
+);
+
 Deno.test({ name: "an extended attribute that is set here while they are asked for stays", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");

@@ -1,6 +1,6 @@
 /**
- * The campaign "alike": three mounts change the same folders at once, while the server is killed, a mount is frozen or cut
- * off, and then all of them must come to show the same, down to the nanosecond, and the same as a mount that has nothing
+ * The campaign "alike": three mounts change the same folders at once, while the server is killed, a mount is frozen, far away
+ * or cut off, and then all of them must come to show the same, down to the nanosecond, and the same as a mount that has nothing
  * cached. What a mount goes on showing as it was before is found here and nowhere else.
  * `deno task alike -- --minutes 10 [--seed N]`
  */
@@ -13,6 +13,7 @@ import { endAtSignal } from "./at_signal.ts";
 
 const LOAD = new URL("./alike_load.py", import.meta.url).pathname;
 const MOUNTS = ["a", "b", "c"] as const;
+const FAULTS = ["none", "none", "slow", "slow", "server", "frozen", "cut", "silent", "mount"] as const;
 /** So long they may need to become alike, milliseconds. */
 const ALIKE_MS = 30_000;
 /** Every so many rounds a mount without a cache is asked too, and the folders are removed. */
@@ -90,7 +91,7 @@ export async function alikeCampaign(
     }
   };
   const fault = async (): Promise<void> => {
-    const kind = ["none", "none", "none", "server", "frozen", "cut", "silent", "mount"][below(8)] ?? "none";
+    const kind = FAULTS[below(FAULTS.length)] ?? "none";
     faults[kind] = (faults[kind] ?? 0) + 1;
     await sleep(100 + below(400));
     if (kind === "server") {
@@ -102,10 +103,11 @@ export async function alikeCampaign(
       Deno.kill(pid, "SIGSTOP");
       await sleep(below(1500));
       Deno.kill(pid, "SIGCONT");
-    } else if (kind === "cut" || kind === "silent") {
+    } else if (kind === "cut" || kind === "silent" || kind === "slow") {
       if (kind === "cut") proxy.refuse();
-      else proxy.hang();
-      await sleep(below(1500));
+      else if (kind === "silent") proxy.hang();
+      else proxy.delay(5 + below(100));
+      await sleep(below(kind === "slow" ? 4000 : 1500));
       proxy.pass();
     } else if (kind === "mount") {
       const name = MOUNTS[below(2)] ?? "a";
