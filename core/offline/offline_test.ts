@@ -182,9 +182,14 @@ Deno.test({
   await b.fs.unpin("/dir");
   assert.deepEqual(await b.fs.listPins(), []);
   await assert.rejects(b.fs.unpin("/dir"), { code: "not_found" });
-  await until(() => b.fs.clearCache() > 0);
-  b.link.disconnect();
-  await assert.rejects(b.text("dir", "later"), unavailable);
+  // What was held is let go of when the work that was under way has ended; until then there may be other bytes to clear.
+  await until(async () => {
+    b.fs.clearCache();
+    b.link.disconnect();
+    const gone = await b.text("dir", "later").then(() => false, unavailable);
+    if (!gone) await b.link.connect();
+    return gone;
+  });
   await a.stop();
   await b.stop();
 });
