@@ -819,8 +819,17 @@ export class Conflicts {
         place,
         toAttic ? node.ino : 0,
       );
-      return [...before, this.#file(place, node.ino, node)];
+      return [...before, this.#file(place, node.ino, node), ...this.#attributes(node.ino, node.ino)];
     };
+  }
+  /** The extended attributes that `from` has here, as far as they are known, for `to`, which the server makes anew. */
+  #attributes(from: number, to: number): Op[] {
+    const { tree } = this.#s.replica;
+    const time = this.#time();
+    return tree.listXattr(from).flatMap((name): Op[] => {
+      const value = tree.getXattr(from, name);
+      return value === null ? [] : [{ t: "setxattr", ino: to, name, value, flags: 0, time }];
+    });
   }
   /** Theirs stays; ours becomes a file of its own beside it. */
   async #contentBeside(out: Outgoing, here: Place, node: Stat, theirs: Stat, round: Round): Promise<Step> {
@@ -843,8 +852,9 @@ export class Conflicts {
       }
       round.rewritten.delete(out);
       replica.touch();
+      const attributes = this.#attributes(old, ino);
       replica.tree.put({ ...node, ino, nlink: 1, size: stack.size });
-      replica.learnXattrs(ino, []);
+      replica.learnXattrs(ino, attributes.flatMap((op) => op.t === "setxattr" ? [[op.name, op.value] as const] : []));
       this.#name(out, place, ino);
       if (!replica.isPendingNode(old)) replica.learn(theirs);
       else replica.tree.put({ ...theirs, nlink: replica.stat(old)?.nlink ?? theirs.nlink });
@@ -853,7 +863,7 @@ export class Conflicts {
       this.#s.notifier()?.invalidateInode(old, true);
       this.#tell(here);
       this.#s.moved(ino);
-      return [...before, this.#file(place, ino, node)];
+      return [...before, this.#file(place, ino, node), ...attributes];
     };
   }
 }

@@ -806,7 +806,12 @@ export class MountFs implements InodeFs {
       if (this.#replica.isPendingNode(stat.ino)) continue;
       const stack = this.#stacks.get(stat.ino);
       if (stack !== undefined && (stack.open !== null || stack.layers.at(-1) !== out.layer)) continue;
-      if (this.#replica.tree.stat(stat.ino) !== null) this.#replica.learn(stat);
+      const before = this.#replica.tree.stat(stat.ino);
+      if (before === null) continue;
+      this.#replica.learn(stat);
+      // As many as there are: a settlement may have made the file anew.
+      if (!before.xattrs && !stat.xattrs) continue;
+      if (this.#replica.tree.listXattr(stat.ino).length !== (stat.xattrs ?? 0)) this.#replica.forgetXattrs(stat.ino);
     }
     // What was merged into a later record is told with that.
     if (out.data !== null && out.prepared !== null && out.mergedInto === null) {

@@ -750,6 +750,41 @@ Deno.test({ name: "an extended attribute that is set here while they are asked f
   await stop(b);
 });
 
+for (const fate of ["removed", "replaced", "written"] as const) {
+  Deno.test({
+    name: `what was changed here and ${fate} elsewhere keeps its extended attributes, also those set afterwards`,
+    ...unchecked,
+  }, async () => {
+    const server = new FakeServer();
+    const a = await device(server, "a");
+    const b = await device(server, "b");
+    const ino = await write(b.fs, 1, "f", text("base"));
+    await b.fs.setxattr(ino, "user.before", text("1"), 0);
+    await quiet([a, b]);
+    assert.equal(await find(a.fs, "f"), ino);
+    b.link.disconnect();
+    await rewrite(b.fs, ino, text("ours"));
+    await b.fs.setxattr(ino, "user.after", text("2"), 0);
+    if (fate === "written") await rewrite(a.fs, ino, text("theirs"));
+    else await a.fs.unlink(1, "f", caller);
+    if (fate === "replaced") await write(a.fs, 1, "f", text("theirs"));
+    assert.ok(await a.fs.drain(5000));
+    await b.link.connect();
+    await quiet([a, b]);
+    for (const d of [a, b]) {
+      const files = new Map<string, string[]>();
+      for (const { stat } of await d.fs.readdir(1, null, 100)) {
+        const content = new TextDecoder().decode(await readAll(d.fs, stat.ino));
+        files.set(content, (await d.fs.listxattr(stat.ino, caller)).sort());
+      }
+      assert.deepEqual(files.get("ours"), ["user.after", "user.before"], d.link.id);
+      assert.equal(files.size, fate === "removed" ? 1 : 2);
+    }
+    await stop(a);
+    await stop(b);
+  });
+}
+
 Deno.test({ name: "of two names of one file none is moved over the other", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");

@@ -361,6 +361,8 @@ export class Replica {
     this.#begin();
     this.tree.dropNode(ino);
     this.setComplete(ino, false);
+    // It may come back.
+    this.forgetXattrs(ino);
   }
   isPendingNode(ino: number): boolean {
     return this.#pendingNodes.has(ino);
