@@ -74,6 +74,10 @@ interface Round {
   readonly rewritten: Set<Outgoing>;
 }
 
+/** Extended attributes, and bytes of their values, that a file takes with it through a conflict. */
+const MAX_ATTRIBUTES = 1000;
+const MAX_ATTRIBUTE_BYTES = 1024 * 1024;
+
 const isDir = (mode: number) => (mode & S_IFMT) === S_IFDIR;
 
 export class Conflicts {
@@ -822,14 +826,26 @@ export class Conflicts {
       return [...before, this.#file(place, node.ino, node), ...this.#attributes(node.ino, node.ino)];
     };
   }
-  /** The extended attributes that `from` has here, as far as they are known, for `to`, which the server makes anew. */
+  /**
+   * The extended attributes that `from` has here, as far as they are known, for `to`, which the server makes anew. They travel
+   * in one record: what does not fit is left out, and the log says so.
+   */
   #attributes(from: number, to: number): Op[] {
     const { tree } = this.#s.replica;
     const time = this.#time();
-    return tree.listXattr(from).flatMap((name): Op[] => {
+    const names = tree.listXattr(from);
+    const ops: Op[] = [];
+    let bytes = 0;
+    for (const name of names) {
       const value = tree.getXattr(from, name);
-      return value === null ? [] : [{ t: "setxattr", ino: to, name, value, flags: 0, time }];
-    });
+      if (value === null || ops.length >= MAX_ATTRIBUTES || bytes + value.length > MAX_ATTRIBUTE_BYTES) continue;
+      bytes += value.length;
+      ops.push({ t: "setxattr", ino: to, name, value, flags: 0, time });
+    }
+    if (ops.length < names.length) {
+      this.#s.log(`conflict: ${names.length - ops.length} of ${names.length} extended attributes are left out`);
+    }
+    return ops;
   }
   /** Theirs stays; ours becomes a file of its own beside it. */
   async #contentBeside(out: Outgoing, here: Place, node: Stat, theirs: Stat, round: Round): Promise<Step> {

@@ -785,6 +785,31 @@ for (const fate of ["removed", "replaced", "written"] as const) {
   });
 }
 
+Deno.test(
+  { name: "more attributes than a record can take do not stop a file that comes back", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await device(server, "a");
+    const b = await device(server, "b");
+    const ino = await write(b.fs, 1, "f", text("base"));
+    for (let i = 0; i < 1200; i++) await b.fs.setxattr(ino, `user.${i}`, text("1"), 0);
+    await quiet([a, b]);
+    b.link.disconnect();
+    await rewrite(b.fs, ino, text("ours"));
+    await a.fs.unlink(1, "f", caller);
+    assert.ok(await a.fs.drain(5000));
+    await b.link.connect();
+    await quiet([a, b]);
+    assert.match(b.log.join("\n"), /200 of 1200 extended attributes are left out/);
+    for (const d of [a, b]) {
+      assert.deepEqual(await readAll(d.fs, ino), text("ours"));
+      assert.equal((await d.fs.listxattr(ino, caller)).length, 1000, d.link.id);
+    }
+    await stop(a);
+    await stop(b);
+  },
+);
+
 Deno.test({ name: "of two names of one file none is moved over the other", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");
