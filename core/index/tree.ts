@@ -35,6 +35,13 @@ export interface TreeEvents {
   isOwn?(ino: number): boolean;
 }
 
+/** What extended attributes take: how many they are, bytes of their names as a list of them has them, and of their values. */
+export interface XattrUse {
+  readonly count: number;
+  readonly names: number;
+  readonly values: number;
+}
+
 const COLUMNS = `n.ino, n.mode, n.nlink, n.uid, n.gid, n.rdev, n.size, n.atime, n.atime_nsec, n.mtime, n.mtime_nsec,
  n.ctime, n.ctime_nsec, n.btime, n.btime_nsec, n.version, n.content, n.holes, n.xattrs`;
 
@@ -185,6 +192,17 @@ export class Tree {
   listXattr(ino: number): string[] {
     const rows = this.#sql.rows("SELECT name FROM xattrs WHERE ino = ? ORDER BY name", ino);
     return rows.map((row) => decodeName(row[0] as Uint8Array));
+  }
+  xattrs(ino: number): [name: string, value: Uint8Array][] {
+    const rows = this.#sql.rows("SELECT name, value FROM xattrs WHERE ino = ? ORDER BY name", ino);
+    return rows.map(([name, value]) => [decodeName(name as Uint8Array), value as Uint8Array]);
+  }
+  /** What the extended attributes of a node take, those named `except` left out. */
+  xattrUse(ino: number, except = ""): XattrUse {
+    const sql = `SELECT COUNT(*), IFNULL(SUM(LENGTH(name) + 1), 0), IFNULL(SUM(LENGTH(value)), 0)
+      FROM xattrs WHERE ino = ? AND name <> ?`;
+    const [count, names, values] = this.#sql.row(sql, ino, encodeName(except)) as number[];
+    return { count: count ?? 0, names: names ?? 0, values: values ?? 0 };
   }
   counts(): { nodes: number; bytes: number } {
     const row = this.#sql.row("SELECT nodes, bytes FROM totals");

@@ -19,6 +19,7 @@ import { copyIn, type Outgoing } from "./delivery.ts";
 import type { JournaledData } from "./journal.ts";
 import { Layer, LayerStack } from "./layers.ts";
 import type { Replica } from "./replica.ts";
+import { MAX_XATTR_VALUES, MAX_XATTRS } from "./xattr_rules.ts";
 
 /** Where versions go that lost against another one under a policy that leaves one name. */
 export const CONFLICT_FOLDER = ".anyfs-conflicts";
@@ -74,9 +75,9 @@ interface Round {
   readonly rewritten: Set<Outgoing>;
 }
 
-/** Extended attributes, and bytes of their values, that a file takes with it through a conflict. */
-const MAX_ATTRIBUTES = 1000;
-const MAX_ATTRIBUTE_BYTES = 1024 * 1024;
+/** Extended attributes, and bytes of their values, that one record can give a file: what two devices can have set. */
+const MAX_ATTRIBUTES = 2 * MAX_XATTRS;
+const MAX_ATTRIBUTE_BYTES = 2 * MAX_XATTR_VALUES;
 
 const isDir = (mode: number) => (mode & S_IFMT) === S_IFDIR;
 
@@ -831,19 +832,18 @@ export class Conflicts {
    * in one record: what does not fit is left out, and the log says so.
    */
   #attributes(from: number, to: number): Op[] {
-    const { tree } = this.#s.replica;
     const time = this.#time();
-    const names = tree.listXattr(from);
+    const attributes = this.#s.replica.tree.xattrs(from);
     const ops: Op[] = [];
     let bytes = 0;
-    for (const name of names) {
-      const value = tree.getXattr(from, name);
-      if (value === null || ops.length >= MAX_ATTRIBUTES || bytes + value.length > MAX_ATTRIBUTE_BYTES) continue;
+    for (const [name, value] of attributes) {
+      if (ops.length >= MAX_ATTRIBUTES || bytes + value.length > MAX_ATTRIBUTE_BYTES) continue;
       bytes += value.length;
       ops.push({ t: "setxattr", ino: to, name, value, flags: 0, time });
     }
-    if (ops.length < names.length) {
-      this.#s.log(`conflict: ${names.length - ops.length} of ${names.length} extended attributes are left out`);
+    const { length } = attributes;
+    if (ops.length < length) {
+      this.#s.log(`conflict: ${length - ops.length} of ${length} extended attributes are left out`);
     }
     return ops;
   }

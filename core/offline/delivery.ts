@@ -36,8 +36,9 @@ const IN_FLIGHT = 256;
 const BACKLOG = 16;
 /** Bytes of small contents kept for records on their way; more are prepared when some have arrived. */
 const PREPARED_BYTES = 32 * 1024 * 1024;
-/** Records, and bytes of theirs, that travel together in one call. */
+/** Records, operations and bytes of theirs that travel together in one call; a record by itself may have more. */
 const GROUP_RECORDS = 64;
+const GROUP_OPS = 1024;
 const GROUP_BYTES = MAX_INLINE_BYTES - SMALL_CONTENT;
 /** While nobody else looks, records are held until no new one has come for so long, milliseconds. */
 const QUIET_MS = 20;
@@ -664,11 +665,15 @@ export class Delivery {
     const group: Outgoing[] = [];
     const stacks = new Set<LayerStack>();
     let bytes = 0;
+    let ops = 0;
     // With a backlog, or while nobody looks, what counts is to be through soon, not who is visible first.
     const patient = this.#queue.length - this.#cursor > BACKLOG || this.#hooks.mayHold();
     while (group.length < GROUP_RECORDS && bytes < GROUP_BYTES) {
       const next = this.#queue[this.#cursor + group.length];
       if (next === undefined || next.state !== "queued" || (next.alone && group.length > 0)) break;
+      ops += next.ops.length;
+      bytes += valueBytes(next.ops);
+      if (group.length > 0 && (ops > GROUP_OPS || bytes > GROUP_BYTES)) break;
       const { stack, data } = next;
       if (stack !== null && data !== null && !stacks.has(stack)) {
         // An upload takes its time: what came before it need not wait.
@@ -1116,6 +1121,15 @@ function unmerge(out: Outgoing): void {
 /** Can what a content was made from not be read any more? */
 const isLost = (error: FsError): boolean => error.code === "not_found" || error.code === "corrupt";
 const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
+/** Bytes that operations bring themselves: values of extended attributes, targets of links. */
+function valueBytes(ops: readonly Op[]): number {
+  let bytes = 0;
+  for (const op of ops) {
+    if (op.t === "setxattr") bytes += op.value.length;
+    else if (op.t === "create") bytes += op.target?.length ?? 0;
+  }
+  return bytes;
+}
 
 /** What the record replaces on the server, when that is not what it was made from. */
 const expectedBy = ({ expect, data, ops }: Outgoing): string | null | undefined =>

@@ -72,7 +72,7 @@ import { Replica, type Touched } from "./replica.ts";
 import { Room } from "./room.ts";
 import { SequencePrefetch } from "./sequence_prefetch.ts";
 import { changedBy, type RetainedContent, type UnnamedNode, UnnamedXattrs, withAttr } from "./unnamed.ts";
-import { checkXattrName, isVisibleTo, MAX_XATTR_LIST } from "./xattr_names.ts";
+import { checkXattrName, checkXattrRoom, isVisibleTo } from "./xattr_rules.ts";
 
 export type WritePolicy = "back" | "through";
 
@@ -116,6 +116,8 @@ const BUSY_WAIT_PART = 0.8;
 const DIR_PAGE = 1000;
 /** Extended attributes of a file that others change meanwhile are asked for so often. */
 const XATTR_TRIES = 3;
+/** So many values of a file's extended attributes are asked for at once. */
+const XATTRS_AT_ONCE = 32;
 const SEND_AGAIN_PIECE = 1024 * 1024;
 /** How long after a change in a folder its listing is fetched. */
 const LIST_AFTER_MS = 300;
@@ -811,7 +813,7 @@ export class MountFs implements InodeFs {
       this.#replica.learn(stat);
       // As many as there are: a settlement may have made the file anew.
       if (!before.xattrs && !stat.xattrs) continue;
-      if (this.#replica.tree.listXattr(stat.ino).length !== (stat.xattrs ?? 0)) this.#replica.forgetXattrs(stat.ino);
+      if (this.#replica.tree.xattrUse(stat.ino).count !== (stat.xattrs ?? 0)) this.#replica.forgetXattrs(stat.ino);
     }
     // What was merged into a later record is told with that.
     if (out.data !== null && out.prepared !== null && out.mergedInto === null) {
@@ -1185,13 +1187,7 @@ export class MountFs implements InodeFs {
   /** The extended attributes of a node that is about to lose its last name, as far as they are known here. */
   #xattrsOf(node: Stat): UnnamedXattrs {
     if (node.xattrs === 0) return new UnnamedXattrs();
-    const { tree } = this.#replica;
-    return new UnnamedXattrs(
-      tree.listXattr(node.ino).flatMap((name) => {
-        const value = tree.getXattr(node.ino, name);
-        return value === null ? [] : [[name, value] as const];
-      }),
-    );
+    return new UnnamedXattrs(this.#replica.tree.xattrs(node.ino));
   }
   /** What the node will be once its last name is gone; asked for while the replica has it. */
   #asUnnamed(node: Stat): UnnamedNode {
@@ -2129,9 +2125,14 @@ export class MountFs implements InodeFs {
   async #askXattrs(ino: number): Promise<[string, Uint8Array][]> {
     const link = this.#o.link;
     const values: [string, Uint8Array][] = [];
-    for (const name of await link.call("listXattr", { ino })) {
-      const value = await link.call("getXattr", { ino, name });
-      if (value !== null) values.push([name, value]);
+    const names = await link.call("listXattr", { ino });
+    for (let at = 0; at < names.length; at += XATTRS_AT_ONCE) {
+      const some = names.slice(at, at + XATTRS_AT_ONCE);
+      const found = await Promise.all(some.map((name) => link.call("getXattr", { ino, name })));
+      for (const [i, name] of some.entries()) {
+        const value = found[i];
+        if (value) values.push([name, value]);
+      }
     }
     return values;
   }
@@ -2166,14 +2167,12 @@ export class MountFs implements InodeFs {
     if (open !== undefined) open.plain = false;
     const unnamed = this.#unnamed.get(ino);
     if (unnamed !== undefined) {
+      checkXattrRoom(unnamed.xattrs.use(name), name, value.length);
       unnamed.xattrs.set(name, value.slice(), flags);
       return this.#changedUnnamed(unnamed);
     }
     await this.#loadXattrs(ino);
-    const names = this.#replica.tree.listXattr(ino);
-    if (!names.includes(name) && [...names, name].reduce((sum, n) => sum + nameByteLength(n) + 1, 0) > MAX_XATTR_LIST) {
-      throw new FsError("no_space", "the names of the file's attributes would be longer than a program can list");
-    }
+    checkXattrRoom(this.#replica.tree.xattrUse(ino, name), name, value.length);
     this.#commit([{ t: "setxattr", ino, name, value: value.slice(), flags, time: this.#time() }]);
   }
   async listxattr(ino: number, caller: Caller): Promise<string[]> {

@@ -5,6 +5,7 @@ import { FakeServer } from "../../tests/support/fake_server.ts";
 import { handClock } from "../../tests/support/hand_clock.ts";
 import { caller, quiet, SimDevice } from "../../tests/support/sim_device.ts";
 import { FsError } from "../fs/error.ts";
+import { decodeName } from "../fs/names.ts";
 import type { Stat } from "../fs/stat.ts";
 import { systemClock } from "../platform/clock.ts";
 import { ChunkPool } from "../store/chunk_pool.ts";
@@ -674,16 +675,75 @@ Deno.test({
   await stop(b);
 });
 
+/** A file that device a gave an extended attribute, of which b knows nothing but that it has one. */
+async function withAttribute(name: string, value: string): Promise<{ a: Device; b: Device; ino: number }> {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const ino = await write(a.fs, 1, "f", text("text"));
+  await a.fs.setxattr(ino, name, text(value), 0);
+  assert.ok(await a.fs.drain(5000));
+  const b = await device(server, "b");
+  assert.equal(await find(b.fs, "f"), ino);
+  return { a, b, ino };
+}
+
+Deno.test({ name: "an extended attribute whose name is not UTF-8 is the same elsewhere", ...unchecked }, async () => {
+  const name = decodeName(Uint8Array.of(...text("user."), 0xff, 0xfe));
+  const { a, b, ino } = await withAttribute(name, "value");
+  assert.deepEqual(await b.fs.listxattr(ino, caller), [name]);
+  assert.deepEqual(await b.fs.getxattr(ino, name), text("value"));
+  await b.fs.removexattr(ino, name);
+  await quiet([a, b]);
+  for (const d of [a, b]) assert.deepEqual(await d.fs.listxattr(ino, caller), []);
+  await stop(a);
+  await stop(b);
+});
+
+Deno.test({ name: "what the extended attributes of a file take is bounded", ...unchecked }, async () => {
+  const a = await device(new FakeServer(), "a");
+  const { stat: { ino: unnamed } } = await a.fs.tmpfile(1, 0o644, O_RDWR, caller);
+  const named = await write(a.fs, 1, "f", text("text"));
+  for (const ino of [named, unnamed]) {
+    const set = (name: string, length: number) => a.fs.setxattr(ino, name, new Uint8Array(length), 0);
+    const full = (name: string, length: number) => assert.rejects(set(name, length), { code: "no_space" });
+    for (let i = 0; i < 32; i++) await set(`user.long ${i}`, 65_536);
+    await full("user.one more byte", 1);
+    await set("user.long 0", 65_535);
+    await set("user.one more byte", 1);
+    for (let i = 0; i < 32; i++) await a.fs.removexattr(ino, `user.long ${i}`);
+    for (let i = 1; i < 2000; i++) await set(`user.${i}`, 1);
+    await full("user.2000", 1);
+    await set("user.1999", 100);
+    assert.equal((await a.fs.listxattr(ino, caller)).length, 2000);
+    for (let i = 1; i < 2000; i++) await a.fs.removexattr(ino, `user.${i}`);
+    const long = (i: number) => `user.${String(i).padStart(250, "x")}`;
+    for (let i = 0; i < 255; i++) await set(long(i), 1);
+    await full(long(255), 1);
+    await set(long(254), 2);
+  }
+  await stop(a);
+});
+
 Deno.test(
-  { name: "extended attributes that others set while they are asked for are as they are", ...unchecked },
+  { name: "a file made without a name brings as many extended attributes as it can have", ...unchecked },
   async () => {
     const server = new FakeServer();
     const a = await device(server, "a");
-    const ino = await write(a.fs, 1, "f", text("text"));
-    await a.fs.setxattr(ino, "user.one", text("before"), 0);
-    assert.ok(await a.fs.drain(5000));
+    const { stat: { ino } } = await a.fs.tmpfile(1, 0o644, O_RDWR, caller);
+    for (let i = 0; i < 2000; i++) await a.fs.setxattr(ino, `user.${i}`, new Uint8Array(1000), 0);
+    await a.fs.link(ino, 1, "named", caller);
+    assert.ok(await a.fs.drain(10_000));
     const b = await device(server, "b");
-    assert.equal(await find(b.fs, "f"), ino);
+    assert.equal((await b.fs.listxattr(await find(b.fs, "named"), caller)).length, 2000);
+    await stop(a);
+    await stop(b);
+  },
+);
+
+Deno.test(
+  { name: "extended attributes that others set while they are asked for are as they are", ...unchecked },
+  async () => {
+    const { a, b, ino } = await withAttribute("user.one", "before");
     b.link.after = async (method) => {
       if (method !== "getXattr") return;
       b.link.after = () => {};
@@ -700,13 +760,7 @@ Deno.test(
 Deno.test(
   { name: "extended attributes of a file that others change all the time are told", ...unchecked },
   async () => {
-    const server = new FakeServer();
-    const a = await device(server, "a");
-    const ino = await write(a.fs, 1, "f", text("text"));
-    await a.fs.setxattr(ino, "user.one", text("0"), 0);
-    assert.ok(await a.fs.drain(5000));
-    const b = await device(server, "b");
-    assert.equal(await find(b.fs, "f"), ino);
+    const { a, b, ino } = await withAttribute("user.one", "0");
     let changes = 0;
     b.link.after = async (method) => {
       if (method !== "getXattr") return;
@@ -726,13 +780,7 @@ Deno.test(
 );
 
 Deno.test({ name: "an extended attribute that is set here while they are asked for stays", ...unchecked }, async () => {
-  const server = new FakeServer();
-  const a = await device(server, "a");
-  const ino = await write(a.fs, 1, "f", text("text"));
-  await a.fs.setxattr(ino, "user.theirs", text("theirs"), 0);
-  assert.ok(await a.fs.drain(5000));
-  const b = await device(server, "b");
-  assert.equal(await find(b.fs, "f"), ino);
+  const { a, b, ino } = await withAttribute("user.theirs", "theirs");
   const set = Promise.withResolvers<void>();
   b.link.after = async (method) => {
     if (method !== "listXattr") return;
@@ -785,28 +833,66 @@ for (const fate of ["removed", "replaced", "written"] as const) {
   });
 }
 
+/** Gives the file the extended attributes `user.FROM` to `user.TO - 1`. */
+async function setMany(d: Device, ino: number, from: number, to: number): Promise<void> {
+  for (let i = from; i < to; i++) await d.fs.setxattr(ino, `user.${i}`, text("1"), 0);
+}
+Deno.test({ name: "files that come back together have all their extended attributes", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const b = await device(server, "b");
+  const files: number[] = [];
+  for (const name of ["f", "g", "h"]) {
+    const ino = await write(b.fs, 1, name, text("base"));
+    await setMany(b, ino, 0, 2000);
+    files.push(ino);
+  }
+  await quiet([a, b]);
+  b.link.disconnect();
+  for (const ino of files) await rewrite(b.fs, ino, text("ours"));
+  for (const name of ["f", "g", "h"]) await a.fs.unlink(1, name, caller);
+  assert.ok(await a.fs.drain(5000));
+  await b.link.connect();
+  await quiet([a, b]);
+  for (const ino of files) {
+    for (const d of [a, b]) {
+      assert.deepEqual(await readAll(d.fs, ino), text("ours"));
+      assert.equal((await d.fs.listxattr(ino, caller)).length, 2000, d.link.id);
+    }
+  }
+  await stop(a);
+  await stop(b);
+});
 Deno.test(
-  { name: "more attributes than a record can take do not stop a file that comes back", ...unchecked },
+  { name: "more extended attributes than two devices can have set do not stop a file that comes back", ...unchecked },
   async () => {
     const server = new FakeServer();
     const a = await device(server, "a");
     const b = await device(server, "b");
+    const c = await device(server, "c");
     const ino = await write(b.fs, 1, "f", text("base"));
-    for (let i = 0; i < 1200; i++) await b.fs.setxattr(ino, `user.${i}`, text("1"), 0);
-    await quiet([a, b]);
+    await quiet([a, b, c]);
+    for (const d of [a, b, c]) assert.deepEqual(await d.fs.listxattr(ino, caller), []);
+    for (const d of [b, c]) d.link.disconnect();
+    await setMany(a, ino, 0, 2000);
+    await setMany(b, ino, 2000, 4000);
+    await setMany(c, ino, 4000, 4200);
+    assert.ok(await a.fs.drain(5000));
+    for (const d of [b, c]) await d.link.connect();
+    await quiet([a, b, c]);
+    assert.equal((await b.fs.listxattr(ino, caller)).length, 4200);
     b.link.disconnect();
     await rewrite(b.fs, ino, text("ours"));
     await a.fs.unlink(1, "f", caller);
     assert.ok(await a.fs.drain(5000));
     await b.link.connect();
-    await quiet([a, b]);
-    assert.match(b.log.join("\n"), /200 of 1200 extended attributes are left out/);
-    for (const d of [a, b]) {
+    await quiet([a, b, c]);
+    assert.match(b.log.join("\n"), /200 of 4200 extended attributes are left out/);
+    for (const d of [a, b, c]) {
       assert.deepEqual(await readAll(d.fs, ino), text("ours"));
-      assert.equal((await d.fs.listxattr(ino, caller)).length, 1000, d.link.id);
+      assert.equal((await d.fs.listxattr(ino, caller)).length, 4000, d.link.id);
     }
-    await stop(a);
-    await stop(b);
+    for (const d of [a, b, c]) await stop(d);
   },
 );
 

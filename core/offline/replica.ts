@@ -4,6 +4,7 @@
  * complete or not, and what is unknown is never taken for missing.
  */
 import { FsError, toFsError } from "../fs/error.ts";
+import { encodeName } from "../fs/names.ts";
 import type { DirEntry, Stat } from "../fs/stat.ts";
 import { S_IFDIR, S_IFMT } from "../fs/stat.ts";
 import { INO_STRIDE, type Op, ROOT_INO, withoutExpectation } from "../index/ops.ts";
@@ -322,7 +323,7 @@ export class Replica {
     this.#begin();
     this.#sql.run("DELETE FROM xattrs WHERE ino = ?", ino);
     const put = "INSERT INTO xattrs(ino, name, value) VALUES(?, ?, ?)";
-    for (const [name, value] of values) this.#sql.run(put, ino, new TextEncoder().encode(name), value);
+    for (const [name, value] of values) this.#sql.run(put, ino, encodeName(name), value);
     this.#sql.run(XATTRS_KNOWN, ino);
   }
   forgetXattrs(ino: number): void {

@@ -3,9 +3,10 @@
  * descriptor of O_PATH or a working directory keeps. They live in memory only, until the kernel forgets them.
  */
 import { FsError } from "../fs/error.ts";
+import { nameByteLength } from "../fs/names.ts";
 import { S_IFMT, type Stat } from "../fs/stat.ts";
 import type { Op, Time } from "../index/ops.ts";
-import { noAttribute } from "../index/tree.ts";
+import { noAttribute, type XattrUse } from "../index/tree.ts";
 import type { JournaledAttr } from "./journal.ts";
 import type { Layer } from "./layers.ts";
 
@@ -59,6 +60,17 @@ export class UnnamedXattrs {
     const value = this.#values.get(name);
     if (value === undefined) throw noAttribute(name);
     return value;
+  }
+  /** What they take, the one named `except` left out. */
+  use(except: string): XattrUse {
+    let [count, names, values] = [0, 0, 0];
+    for (const [name, value] of this.#values) {
+      if (name === except) continue;
+      count++;
+      names += nameByteLength(name) + 1;
+      values += value.length;
+    }
+    return { count, names, values };
   }
   /** `flags`: XATTR_CREATE 1, XATTR_REPLACE 2. Throws EEXIST, ENODATA. */
   set(name: string, value: Uint8Array, flags: number): void {

@@ -9,6 +9,7 @@ import type { Calls, Method, PushedChange, Pushes, PushKind, ServerLink, Welcome
 import { forgetfulLocks } from "../../core/remote/lock_memory.ts";
 import { ReservedNames } from "../../core/remote/reserved_names.ts";
 import { SharedLocks } from "../../core/remote/shared_locks.ts";
+import { CALLS, decodeCalls, encodeCall, joinFrames } from "../../core/remote/wire.ts";
 import { hex, sha256 } from "../../core/store/hash.ts";
 import { decodeManifest } from "../../core/store/manifest.ts";
 
@@ -242,6 +243,7 @@ export class FakeLink implements ServerLink {
           return null;
         case "apply": {
           const call = params as Calls["apply"]["params"];
+          checkSendable(call);
           await this.server.put(call.chunks);
           const written = await index.apply({ device: this.device, ...call });
           this.server.names.applied(this.device, call.request, call.ops);
@@ -328,5 +330,15 @@ export class FakeLink implements ServerLink {
   close(): Promise<void> {
     this.disconnect();
     return Promise.resolve();
+  }
+}
+
+/** Throws internal, which a client tries again for good, when a real server would not take the call. */
+function checkSendable(call: Calls["apply"]["params"]): void {
+  try {
+    const [sent] = decodeCalls(joinFrames([encodeCall(1, "apply", call)]));
+    CALLS.apply.params.decode(sent?.params);
+  } catch (error) {
+    throw new FsError("internal", `not a call a server takes: ${error instanceof Error ? error.message : ""}`);
   }
 }
