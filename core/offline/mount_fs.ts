@@ -117,7 +117,7 @@ const DIR_PAGE = 1000;
 /** Extended attributes of a file that others change meanwhile are asked for so often. */
 const XATTR_TRIES = 3;
 /** So many values of a file's extended attributes are asked for at once. */
-const XATTRS_AT_ONCE = 32;
+const XATTRS_AT_ONCE = 8;
 const SEND_AGAIN_PIECE = 1024 * 1024;
 /** How long after a change in a folder its listing is fetched. */
 const LIST_AFTER_MS = 300;
