@@ -58,6 +58,7 @@ import { settleByHand } from "./conflict_by_hand.ts";
 import { fileState, type JournalItem, journalItems, type JournalScene, mountState } from "./journal_view.ts";
 import { type ConnectionMode, ConnectionModes, type ModeEvent } from "./connection_modes.ts";
 import { AccessTimes } from "./access_times.ts";
+import { Announcements } from "./announcements.ts";
 import { Conflicts, type Place } from "./conflicts.ts";
 import { carrierOf, Delivery, madeBy, type Outgoing, type Prepared } from "./delivery.ts";
 import { Journal, type JournaledAttr, type JournaledData, type JournalPlace, type JournalRecord } from "./journal.ts";
@@ -106,6 +107,8 @@ export interface MountFsOptions {
 const VISIBLE_WAIT_MS = 2000;
 /** close(2) waits for that only when so few bytes are on their way; beyond, the file is announced instead. */
 const VISIBLE_WAIT_BYTES = 8 * 1024 * 1024;
+/** How long it waits until that is said. */
+const ANNOUNCE_MS = 1000;
 /** Part of the time limit of a request that an open waits to hear what others have closed. */
 const PING_PART = 0.3;
 /** The same, in milliseconds, when the last such question had no answer in time. */
@@ -190,7 +193,7 @@ export class MountFs implements InodeFs {
   readonly #unnamed = new Map<number, UnnamedNode>();
   /** Nodes whose last name was removed here while bytes of theirs were still to be sent: nobody can want those any more. */
   readonly #gone = new Set<number>();
-  readonly #announced = new Map<number, number>();
+  readonly #announced: Announcements<Outgoing>;
   readonly #loading = new Map<number, Promise<void>>();
   #lastContent = new Map<number, string | null>();
   /** For each question under way: what changed since it was asked. An answer may be read after news that is newer. */
@@ -246,6 +249,9 @@ export class MountFs implements InodeFs {
     this.#passedOver = replica.missed;
     this.#times = new ChangeTimes(o.clock);
     this.#accessed = new AccessTimes(o.clock, () => this.#time(), (ops) => void this.#commit(ops));
+    this.#announced = new Announcements(
+      (ino, pending) => this.#o.link.call("announce", { ino, pending }, { timeoutMs: ANNOUNCE_MS }),
+    );
     this.#modes = new ConnectionModes({ clock: o.clock, log: o.log, link: o.link });
     this.#lastNames = new Map(
       replica.metas(LAST_NAME).map(([ino, place]) => [Number(ino), JSON.parse(place) as Place]),
@@ -517,7 +523,7 @@ export class MountFs implements InodeFs {
     this.#knownRequest = Infinity;
     this.#replica.setMeta("epoch", welcome.epoch);
     this.#busy.clear();
-    this.#announced.clear();
+    void this.#announced.again();
     this.#modes.up();
     this.#replica.commit();
     this.#locks.up(welcome.run);
@@ -840,6 +846,11 @@ export class MountFs implements InodeFs {
     this.#catchUp();
   }
   #delivered(out: Outgoing): void {
+    this.#release(out);
+    this.#announced.end(out);
+  }
+  /** What the record kept here may go. */
+  #release(out: Outgoing): void {
     if (this.#delivery.pending.records === 0) {
       this.#gone.clear();
       for (const ino of this.#lastNames.keys()) if (!this.#stacks.has(ino)) this.#dropLastName(ino);
@@ -873,10 +884,6 @@ export class MountFs implements InodeFs {
       this.#pins.changed(data.ino);
     }
     this.#catchUp();
-    if (this.#announced.has(data.ino)) {
-      this.#announced.delete(data.ino);
-      void this.#o.link.call("announce", { ino: data.ino, pending: false }).catch(() => {});
-    }
   }
 
   /** Of a large file that was changed in part, what is here of the content before and of the layers is what is here of the new one. */
@@ -1887,11 +1894,8 @@ export class MountFs implements InodeFs {
     if (few) await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
     // Others who open it are told to wait for it.
     if (this.#modes.mode !== "online" || (out.state !== "queued" && out.state !== "sent")) return;
-    if (out.data === null || this.#announced.has(out.data.ino)) return;
-    this.#announced.set(out.data.ino, out.request);
-    const told = this.#o.link.call("announce", { ino: out.data.ino, pending: true }, { timeoutMs: 1000 }).catch(
-      () => {},
-    );
+    if (out.data === null) return;
+    const told = this.#announced.add(out.data.ino, out);
     if (!few) await told;
   }
   async #withTime(promise: Promise<void>, ms: number, strict: boolean): Promise<void> {

@@ -275,6 +275,64 @@ Deno.test(
   },
 );
 
+Deno.test(
+  { name: "nobody waits for what became a file of its own beside the one that others changed", ...unchecked },
+  async () => {
+    const server = new FakeServer();
+    const a = await SimDevice.open({ server, name: "a", pool });
+    const b = await SimDevice.open({ server, name: "b", pool });
+    const ino = await a.write(1, "f", text("before"));
+    await quiet([a, b]);
+    await b.text("f");
+    const go = Promise.withResolvers<void>();
+    a.link.before = (method) => method === "apply" ? go.promise : Promise.resolve();
+    await a.write(1, "f", text("from a"));
+    await until(() => server.busy.has(ino));
+    server.busy.clear();
+    const { fh } = await b.fs.open(ino, 2, caller);
+    server.busy.set(ino, a.link);
+    await b.fs.write(ino, fh, 0, text("from b"), { killSuidgid: false, fromCache: false });
+    await b.fs.flush(ino, fh, 0n);
+    b.fs.release(ino, fh, 0n, false);
+    go.resolve();
+    await quiet([a, b]);
+    assert.deepEqual([...server.busy.keys()], []);
+    assert.equal((await b.names()).length, 2);
+    for (const d of [a, b]) await d.stop();
+    await server.index.close();
+  },
+);
+Deno.test({ name: "after a cut others are told again what to wait for, and what not", ...unchecked }, async () => {
+  const server = new FakeServer();
+  const a = await SimDevice.open({ server, name: "a", pool });
+  const b = await SimDevice.open({ server, name: "b", pool });
+  const [f, g] = [await a.write(1, "f", text("before")), await a.write(1, "g", text("before"))];
+  await quiet([a, b]);
+  let go = Promise.withResolvers<void>();
+  a.link.before = (method) => method === "apply" ? go.promise : Promise.resolve();
+  await a.write(1, "f", text("after"));
+  await until(() => server.busy.has(f));
+  a.link.disconnect();
+  assert.deepEqual([...server.busy.keys()], []);
+  await a.link.connect();
+  await until(() => server.busy.has(f));
+  assert.deepEqual([...server.busy.keys()], [f]);
+  go.resolve();
+  await quiet([a, b]);
+  assert.deepEqual([...server.busy.keys()], []);
+  // A close that comes while an earlier one of the file is waited for: it is waited for to the last of them.
+  go = Promise.withResolvers<void>();
+  await a.write(1, "g", text("once.."));
+  await until(() => server.busy.has(g));
+  await a.write(1, "g", text("twice."));
+  go.resolve();
+  assert.equal(await b.text("g"), "twice.");
+  await quiet([a, b]);
+  assert.deepEqual([...server.busy.keys()], []);
+  for (const d of [a, b]) await d.stop();
+  await server.index.close();
+});
+
 /** The server as it was when `at` was copied. */
 async function restored(folder: string, from: FakeServer): Promise<FakeServer> {
   const back = new FakeServer(`${folder}/backup.db`);

@@ -1,7 +1,7 @@
 /** BusyTable: which clients hold newer content of which files, so that others can wait for it before they open one. */
 import type { Clock } from "../platform/clock.ts";
 
-/** A client that lost its connection keeps its files announced for so long: it may be back in a moment. */
+/** What a client announced before its connection ended stands for so long: it may be back in a moment, and say so again. */
 const GRACE_MS = 3_000;
 /** The longest wait for another client's content. */
 export const MAX_WAIT_MS = 60_000;
@@ -13,7 +13,9 @@ export class BusyTable {
   readonly #onChange: (ino: number, pending: boolean, device: number) => void;
   readonly #holders = new Map<number, Set<number>>();
   readonly #byDevice = new Map<number, Set<number>>();
-  readonly #leaving = new Map<number, () => void>();
+  /** What devices announced on connections that have ended, and did not say again since: a set for each of those. */
+  readonly #doubted = new Map<number, Set<Set<number>>>();
+  readonly #timers = new Set<() => void>();
   readonly #waiters = new Map<number, Set<() => void>>();
 
   /** `onChange` is told when `device` begins to hold newer content of a file (true), and when nobody does any more. */
@@ -39,6 +41,7 @@ export class BusyTable {
   announce(device: number, ino: number, pending: boolean): void {
     const holders = this.#holders.get(ino) ?? new Set();
     const own = this.#byDevice.get(device) ?? new Set();
+    for (const doubted of this.#doubted.get(device) ?? []) doubted.delete(ino);
     if (pending) {
       if (holders.has(device)) return;
       this.#holders.set(ino, holders.add(device));
@@ -56,21 +59,29 @@ export class BusyTable {
     for (const wake of [...this.#waiters.get(ino) ?? []]) wake();
   }
 
-  /** The device is connected (again): what it announced before stands until it says otherwise. */
+  /** The device is connected (again), perhaps while an earlier connection of it is still there: it says what still holds. */
   arrived(device: number): void {
-    this.#leaving.get(device)?.();
-    this.#leaving.delete(device);
+    this.#doubt(device);
   }
   /** The device's connection ended. What it holds back can't come now: after a grace time nobody waits for it. */
   left(device: number): void {
-    if (!this.#byDevice.has(device) || this.#leaving.has(device)) return;
-    this.#leaving.set(
-      device,
-      this.#clock.after(GRACE_MS, () => {
-        this.#leaving.delete(device);
-        for (const ino of [...this.#byDevice.get(device) ?? []]) this.announce(device, ino, false);
-      }, true),
-    );
+    this.#doubt(device);
+  }
+  /** Nobody waits after a grace time for what the device announced so far, unless it says so again. */
+  #doubt(device: number): void {
+    const sets = this.#doubted.get(device) ?? new Set();
+    const inos = new Set(this.#byDevice.get(device));
+    // What is doubted already does not get more time.
+    for (const earlier of sets) for (const ino of earlier) inos.delete(ino);
+    if (inos.size === 0) return;
+    this.#doubted.set(device, sets.add(inos));
+    const cancel = this.#clock.after(GRACE_MS, () => {
+      this.#timers.delete(cancel);
+      sets.delete(inos);
+      if (sets.size === 0) this.#doubted.delete(device);
+      for (const ino of inos) this.announce(device, ino, false);
+    }, true);
+    this.#timers.add(cancel);
   }
 
   /** True when no other device holds newer content of the file, false after the time. */
@@ -97,7 +108,7 @@ export class BusyTable {
   }
 
   close(): void {
-    for (const cancel of this.#leaving.values()) cancel();
-    this.#leaving.clear();
+    for (const cancel of this.#timers) cancel();
+    this.#timers.clear();
   }
 }

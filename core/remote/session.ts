@@ -104,6 +104,8 @@ export class Session implements SocketEvents {
   #timed = 0;
   #near: boolean;
   #hearing: { readonly seq: number; readonly done: () => void }[] = [];
+  /** What is announced is taken in, in order, up to here. */
+  #announcing: Promise<void> = Promise.resolve();
   /** It let a hurry pass without a word: not asked again before it speaks. */
   #silent = false;
 
@@ -445,9 +447,13 @@ export class Session implements SocketEvents {
       if (pending && this.#hub.busy.countOf(this.device) >= MAX_ANNOUNCED) {
         throw new FsError("rate_limited", `more than ${MAX_ANNOUNCED} files are announced`, { operation: "announce" });
       }
-      // What was delivered before is told first.
-      if (!pending) await this.#hub.feed.told();
-      this.#hub.busy.announce(this.device, ino, pending);
+      const turn = this.#announcing.then(async () => {
+        // What was delivered before is told first.
+        if (!pending) await this.#hub.feed.told();
+        if (!this.#ended.signal.aborted) this.#hub.busy.announce(this.device, ino, pending);
+      });
+      this.#announcing = turn.catch(() => {});
+      await turn;
       return null;
     },
     async waitDelivered({ ino, timeoutMs }) {
