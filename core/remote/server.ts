@@ -324,6 +324,8 @@ class Server implements RemoteServer, SessionHub {
 
   joined(session: Session): void {
     const earlier = this.#sessions.get(session.device);
+    // Reservations end with the connection they were made on.
+    if (earlier !== undefined && earlier !== session) this.names.left(session.device);
     this.#sessions.set(session.device, session);
     this.#tellPeers();
     this.busy.arrived(session.device);

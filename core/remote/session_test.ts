@@ -575,6 +575,20 @@ Deno.test("a new connection of a device takes over from the old one", async () =
   assert.equal((await next.call("stat", { ino: 1 }))?.ino, 1);
 });
 
+Deno.test("names that a device had reserved are free when a new connection of it took over", async () => {
+  await using r = await rig();
+  const device = systemRandom.uuid();
+  const [old, other] = [r.connect({ device }), r.connect()];
+  await Promise.all([old.ready(), other.ready()]);
+  const call = { parent: 1, name: "f", from: 1 };
+  assert.equal((await old.call("reserveName", call)).free, true);
+  assert.equal((await other.call("reserveName", call)).free, false);
+  const next = r.connect({ device });
+  await next.ready();
+  assert.equal((await other.call("reserveName", call)).free, true);
+  await old.close();
+});
+
 Deno.test("changes that are taken back make every client start anew", async () => {
   await using r = await rig();
   const id = systemRandom.uuid();
