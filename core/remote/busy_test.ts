@@ -1,3 +1,4 @@
+/** BusyTable: who is waited for, and until when. */
 import assert from "node:assert/strict";
 import { handClock } from "../../tests/support/hand_clock.ts";
 import { BusyTable } from "./busy.ts";

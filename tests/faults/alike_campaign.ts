@@ -16,6 +16,8 @@ const MOUNTS = ["a", "b", "c"] as const;
 const FAULTS = ["none", "none", "slow", "slow", "server", "frozen", "cut", "silent", "mount"] as const;
 /** So long they may need to become alike, milliseconds. */
 const ALIKE_MS = 30_000;
+/** So long it may take, on a busy machine, to look at all files of a round and those before it, milliseconds: no open waits in vain. */
+const LOOK_MS = 8000;
 /** Every so many rounds a mount without a cache is asked too, and the folders are removed. */
 const FRESH = 5;
 
@@ -69,7 +71,13 @@ export async function alikeCampaign(
   house.url = direct;
 
   const look = async (dir: string): Promise<Seen | string> => {
+    const began = performance.now();
     const ran = await run("python3", [LOAD, "look", dir], {}, 60_000);
+    const took = performance.now() - began;
+    if (took > LOOK_MS) {
+      problems.push(`round ${rounds}: a look at ${dir} took ${took.toFixed(0)} ms`);
+      o.say(`PROBLEM ${problems.at(-1)}`);
+    }
     return ran.code === 0 ? JSON.parse(ran.out) as Seen : `${dir}: ${ran.err.trim().split("\n").at(-1)}`;
   };
   /** Null: they are alike; else how they differ in the end. */
