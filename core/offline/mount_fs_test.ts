@@ -833,6 +833,36 @@ for (const fate of ["removed", "replaced", "written"] as const) {
   });
 }
 
+for (const fate of ["moved", "written", "given an attribute"] as const) {
+  Deno.test({
+    name: `what was removed here and ${fate} elsewhere has its extended attributes when it is back`,
+    ...unchecked,
+  }, async () => {
+    const { a, b, ino } = await withAttribute("user.one", "1");
+    assert.deepEqual(await b.fs.getxattr(ino, "user.one"), text("1"));
+    await b.names();
+    b.link.disconnect();
+    await b.fs.unlink(1, "f", caller);
+    if (fate === "moved") await a.fs.rename(1, "f", 1, "g", 0, caller);
+    else if (fate === "written") await rewrite(a.fs, ino, text("more"));
+    else await a.fs.setxattr(ino, "user.two", text("2"), 0);
+    assert.ok(await a.fs.drain(5000));
+    await b.link.connect();
+    await quiet([a, b]);
+    const seen = async (d: Device) => {
+      const out: string[] = [];
+      for (const name of (await d.names()).sort()) {
+        out.push(name, ...(await d.fs.listxattr(await find(d.fs, name), caller)).sort());
+      }
+      return out;
+    };
+    assert.deepEqual(await seen(b), await seen(a));
+    if (fate === "moved") assert.deepEqual(await seen(b), ["g", "user.one"]);
+    await stop(a);
+    await stop(b);
+  });
+}
+
 /** Gives the file the extended attributes `user.FROM` to `user.TO - 1`. */
 async function setMany(d: Device, ino: number, from: number, to: number): Promise<void> {
   for (let i = from; i < to; i++) await d.fs.setxattr(ino, `user.${i}`, text("1"), 0);

@@ -21,6 +21,7 @@ type Step =
   | { t: "rename"; device: number; at: Spot; to: Spot }
   | { t: "link"; device: number; at: Spot; to: Spot }
   | { t: "copy"; device: number; at: Spot; to: Spot; remove: boolean }
+  | { t: "attribute"; device: number; at: Spot; name: string; value: number }
   | { t: "mkdir"; device: number; name: string }
   | { t: "rmdir"; device: number; name: string }
   | { t: "move"; device: number; name: string; to: string }
@@ -43,6 +44,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ t: just("rename"), device, at, to: at }) },
   { weight: 1, arbitrary: fc.record({ t: just("link"), device, at, to: at }) },
   { weight: 2, arbitrary: fc.record({ t: just("copy"), device, at, to: at, remove: fc.boolean() }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ t: just("attribute"), device, at, name: fc.constantFrom("k", "l"), value: fc.nat(255) }),
+  },
   { weight: 3, arbitrary: fc.record({ t: just("mkdir"), device, name }) },
   { weight: 2, arbitrary: fc.record({ t: just("rmdir"), device, name }) },
   { weight: 1, arbitrary: fc.record({ t: just("move"), device, name, to: name }) },
@@ -121,6 +126,22 @@ const FOUND: { what: string; policy: ConflictPolicy; steps: Step[] }[] = [
       { t: "crash", device: 0 },
     ],
   },
+  {
+    what: "a file that was removed here came back without its extended attributes",
+    policy: "newer",
+    steps: [
+      { t: "cut", device: 2 },
+      { t: "mkdir", device: 2, name: "q" },
+      { t: "attribute", device: 2, at: top("x"), name: "k", value: 0 },
+      { t: "write", device: 2, at: { folder: "q", name: "x" }, size: 0 },
+      { t: "move", device: 0, name: "p", to: "q" },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+      { t: "cut", device: 0 },
+      { t: "remove", device: 2, at: top("x") },
+      { t: "rename", device: 2, at: { folder: "q", name: "x" }, to: top("x") },
+      { t: "write", device: 0, at: top("x"), size: 0 },
+    ],
+  },
 ];
 
 const HEADER = 8;
@@ -191,6 +212,7 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
       return void seen(before, ino, s.device);
     }
     if (ino === 0) return;
+    if (s.t === "attribute") return void await d.fs.setxattr(ino, `user.${s.name}`, Uint8Array.of(s.value), 0);
     const lost = async (gone: number) => {
       const stat = await d.fs.getattr(gone, undefined);
       return stat.nlink > 1 ? 0 : versionOf(await d.read(gone));
@@ -259,6 +281,14 @@ async function run(steps: readonly Step[], policy: ConflictPolicy, pool: ChunkPo
   for (const d of devices) {
     assert.equal(lines(await d.tree()), lines(there), `${d.link.id} shows what the server has`);
     for (const [path, { ino, what }] of await d.tree()) {
+      assert.deepEqual(await d.fs.listxattr(ino, caller), await server.index.listXattr(ino), `${path} on ${d.link.id}`);
+      for (const name of await server.index.listXattr(ino)) {
+        assert.deepEqual(
+          await d.fs.getxattr(ino, name),
+          await server.index.getXattr(ino, name),
+          `${path} on ${d.link.id}`,
+        );
+      }
       if (what === "folder" || what === "empty") continue;
       assert.deepEqual(await d.read(ino), await server.content(what), `${path} on ${d.link.id}`);
     }

@@ -26,6 +26,10 @@ const SKIPPED_INOS = 1 << 20;
 const EXTRA = `
 CREATE TABLE IF NOT EXISTS complete(ino INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS xattrs_known(ino INTEGER PRIMARY KEY) STRICT;
+-- A node that goes may come back: what is in xattrs then is not all it has.
+CREATE TRIGGER IF NOT EXISTS xattrs_forgotten AFTER DELETE ON nodes BEGIN
+  DELETE FROM xattrs_known WHERE ino = OLD.ino;
+END;
 CREATE TABLE IF NOT EXISTS before_writes(ino INTEGER PRIMARY KEY, stat TEXT NOT NULL) STRICT;
 `;
 
@@ -362,8 +366,6 @@ export class Replica {
     this.#begin();
     this.tree.dropNode(ino);
     this.setComplete(ino, false);
-    // It may come back.
-    this.forgetXattrs(ino);
   }
   isPendingNode(ino: number): boolean {
     return this.#pendingNodes.has(ino);
