@@ -23,6 +23,8 @@ export class Announcements<Record extends object> {
   }
   /** Others wait for this record when they open the file from when this resolves; it is not settled yet. */
   async add(ino: number, record: Record): Promise<void> {
+    // A conflict made it another file's since.
+    if (this.#inos.get(record) !== ino) this.end(record);
     const before = this.#last.get(ino);
     if (before !== undefined) this.#inos.delete(before);
     this.#last.set(ino, record);
