@@ -124,6 +124,8 @@ const XATTRS_AT_ONCE = 8;
 const SEND_AGAIN_PIECE = 1024 * 1024;
 /** How long after a change in a folder its listing is fetched. */
 const LIST_AFTER_MS = 300;
+/** With the first connection, the root's first page is waited for no longer than this, milliseconds. */
+const FIRST_PAGE_MS = 250;
 const LAST_NAME = "name:";
 /** The kernel asks for security.capability at the first write to a file: one error for all saves making its stack each time. */
 /** More than can have been sent and not put on the disk. */
@@ -223,7 +225,9 @@ export class MountFs implements InodeFs {
   #others: number | null = null;
   /** The highest of our request numbers that our journal knew of at the start; no matter any more after the first connection. */
   #knownRequest: number;
-  #firstUp: PromiseWithResolvers<void> = Promise.withResolvers();
+  readonly #firstUp = Promise.withResolvers<void>();
+  /** The root's listing is here, or so much of it that the rest may take its time. */
+  readonly #rootListed = Promise.withResolvers<void>();
   #stopSync: () => void;
 
   private constructor(
@@ -486,7 +490,10 @@ export class MountFs implements InodeFs {
 
   // --- the connection ---
 
-  /** Resolves at the first connection; rejects with what the server said when it refuses us. */
+  /**
+   * Resolves at the first connection, as a rule with the root's listing here, so that what comes next may be without one: a
+   * root of more than a page is not waited for, nor an answer that takes long.
+   */
   get connectedOnce(): Promise<void> {
     return this.#firstUp.promise;
   }
@@ -537,11 +544,25 @@ export class MountFs implements InodeFs {
       this.#pins.all();
     }, (error) => this.#o.log(`the journal waits: ${toFsError(error).message}`));
     void this.#askSpace().catch(() => {});
-    // The root is what everything begins with, offline too.
-    Promise.resolve().then(() => this.#stat(ROOT_INO)).then(
-      () => this.#firstUp.resolve(),
-      (error) => this.#o.log(toFsError(error).message),
-    );
+    void this.#begun();
+  }
+  /** The root is what everything begins with, offline too. */
+  async #begun(): Promise<void> {
+    try {
+      await this.#stat(ROOT_INO);
+    } catch (error) {
+      this.#o.log(toFsError(error).message);
+      // Without a connection the next one tells more.
+      if (this.#modes.mode === "online") this.#firstUp.resolve();
+      return;
+    }
+    if (!this.#replica.isComplete(ROOT_INO)) {
+      const { promise, resolve } = this.#rootListed;
+      const cancel = this.#o.clock.after(FIRST_PAGE_MS, resolve);
+      await promise;
+      cancel();
+    }
+    this.#firstUp.resolve();
   }
   /** After a restart: what an earlier, delivered record made of the file is the base of the ones still here. */
   async #resolveBases(): Promise<void> {
@@ -1060,6 +1081,7 @@ export class MountFs implements InodeFs {
         const page = await this.#page(dir, after);
         const last = page.at(-1);
         if (last === undefined || page.length < DIR_PAGE) break;
+        if (dir === ROOT_INO) this.#rootListed.resolve();
         after = last.name;
       }
       // Cut off in between, the first pages may be older than what was missed: once more.
@@ -1067,6 +1089,7 @@ export class MountFs implements InodeFs {
       if (this.#modes.mode !== "online") throw new FsError("unavailable", "the connection was lost while listing");
     }
     this.#replica.setComplete(dir, true);
+    if (dir === ROOT_INO) this.#rootListed.resolve();
     this.#catchUp();
   }
 

@@ -587,6 +587,54 @@ Deno.test({
   await stop(b);
 });
 
+Deno.test({
+  name: "a client is connected when it has the root's listing; a second page or a late answer is not waited for",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  await a.fs.mkdir(1, "theirs", 0o755, caller);
+  assert.ok(await a.fs.drain(5000));
+  /** A new client, whose questions for pages of the root wait for what is given. */
+  const opened = async (name: string, page: (after: string | null) => Promise<void>) => {
+    const clock = handClock();
+    const b = await SimDevice.open({ server, name, pool, clock, online: false });
+    b.link.before = (method, params) =>
+      method === "readDir" ? page((params as { after: string | null }).after) : Promise.resolve();
+    let connected = false;
+    void b.fs.connectedOnce.then(() => connected = true);
+    await b.link.connect();
+    for (let i = 0; i < 10; i++) await systemClock.sleep(0);
+    return { b, clock, connected: () => connected };
+  };
+  const never = new Promise<void>(() => {});
+  {
+    const answer = Promise.withResolvers<void>();
+    const { b, connected } = await opened("waits", () => answer.promise);
+    assert.ok(!connected());
+    answer.resolve();
+    await b.fs.connectedOnce;
+    b.link.disconnect();
+    assert.deepEqual(await b.names(), ["theirs"]);
+    await stop(b);
+  }
+  {
+    const { b, clock, connected } = await opened("late", () => never);
+    assert.ok(!connected());
+    await clock.move(1000);
+    assert.ok(connected());
+    await stop(b);
+  }
+  for (let i = 0; i < 1000; i++) await a.fs.mkdir(1, `${i}`, 0o755, caller);
+  assert.ok(await a.fs.drain(20_000));
+  {
+    const { b, connected } = await opened("two pages", (after) => after === null ? Promise.resolve() : never);
+    assert.ok(connected());
+    await stop(b);
+  }
+  await stop(a);
+});
+
 Deno.test({ name: "a folder whose listing was cut off is listed with the next connection", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");

@@ -153,12 +153,10 @@ async function waitForServer(
   const patience = fs.canWorkOffline ? 2000 : FIRST_CONNECTION_MS;
   let cancel = () => {};
   const late = new Promise<"late">((resolve) => cancel = o.clock.after(patience, () => resolve("late")));
+  let over = false;
   const poll = (async () => {
-    for (;;) {
-      await o.clock.sleep(50);
-      if (refusal() !== null) return "refused" as const;
-      if (fs.mode === "online") return "up" as const;
-    }
+    while (!over && refusal() === null) await o.clock.sleep(50);
+    return "refused" as const;
   })();
   try {
     const result = await Promise.race([fs.connectedOnce.then(() => "up" as const), poll, late]);
@@ -174,6 +172,7 @@ async function waitForServer(
       `can't reach the server ${o.url} (${reason()}): start it with "anyfs serve", or name another with --server`,
     );
   } finally {
+    over = true;
     cancel();
   }
 }
