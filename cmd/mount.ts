@@ -11,6 +11,7 @@ import { FsError } from "../core/fs/error.ts";
 import { info, makeFolder, realPath } from "../core/platform/files.ts";
 import { dirname } from "node:path";
 import { giveBackLargeBlocks } from "../core/platform/memory.ts";
+import { raiseOpenFileLimit } from "../core/platform/open_files.ts";
 import { O_APPEND, O_CREAT, O_WRONLY, openFd, pwriteFd } from "../core/platform/posix.ts";
 import { args, currentFolder, getEnv, hostname } from "../core/platform/process.ts";
 import { systemRandom } from "../core/platform/random.ts";
@@ -50,6 +51,7 @@ async function mount(context: Context, folder: string, options: Options): Promis
   await checkCacheFolder(cacheDir, mountPoint);
   const log = await logger(context, cacheDir);
   giveBackLargeBlocks();
+  raiseOpenFileLimit();
   const passthrough = config.cache.passthrough && options.readOnly === true;
   const opened = await openMount({
     url,

@@ -98,7 +98,9 @@ async function run(context: Context, config: Config, options: Options, log: Logg
   ]);
   const { daemon, upload, eviction, limits } = config;
   const { giveBackLargeBlocks } = await import("../core/platform/memory.ts");
+  const { raiseOpenFileLimit } = await import("../core/platform/open_files.ts");
   giveBackLargeBlocks();
+  raiseOpenFileLimit();
   const stores = await openTiers(config, (message) => log.warn(message));
   try {
     const told: { rollback: (error: Error) => void } = { rollback: () => {} };

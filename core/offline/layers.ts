@@ -3,7 +3,7 @@
  * then in the journal or in a synced staging file and never change), and the next write begins a new one: so what is
  * delivered is exactly what was flushed, in order, while the program goes on writing.
  */
-import { FsError } from "../fs/error.ts";
+import { FsError, toFsError } from "../fs/error.ts";
 import type { ByteRange } from "../store/extents.ts";
 import { Extents } from "../store/extents.ts";
 import {
@@ -17,6 +17,7 @@ import {
   syncFd,
   unlinkPath,
 } from "../platform/posix.ts";
+import { type DescriptorPool, type Reopenable, waitingFiles } from "../platform/open_files.ts";
 import type { Journal, JournaledAttr, JournaledData, JournalPlace } from "./journal.ts";
 
 /** Bytes a layer may hold in memory before they move to a staging file. */
@@ -30,7 +31,9 @@ export type Source =
   | { readonly kind: "base"; readonly start: number; readonly end: number }
   | { readonly kind: "zero"; readonly start: number; readonly end: number };
 
-export class Layer {
+export class Layer implements Reopenable {
+  /** The staging files of frozen layers that are open. */
+  static waiting: DescriptorPool = waitingFiles;
   readonly extents: Extents;
   /** Ranges that read as zeros whatever lies below. Disjoint from `extents`. */
   readonly holes = new Extents();
@@ -47,7 +50,9 @@ export class Layer {
   request = 0;
   #memory: Uint8Array<ArrayBuffer> | null = new Uint8Array(0);
   #memoryStart = 0;
+  /** Of the staging file, when it is open: until the layer is frozen, and then while there are descriptors for it. */
   #fd = -1;
+  /** The staging file that has all bytes; null: they are in memory, or in the journal. */
   #path: string | null = null;
   /** From here on nothing was said to the disk yet. */
   #unsent = 0;
@@ -80,7 +85,7 @@ export class Layer {
     if (data.staging === null) layer.#attach(place, journal);
     else {
       layer.#path = `${stagingFolder}/${data.staging}`;
-      layer.#fd = openFd(layer.#path, O_RDWR);
+      void layer.stagingFd;
     }
     return layer;
   }
@@ -98,13 +103,32 @@ export class Layer {
   get stagingPath(): string | null {
     return this.#path;
   }
+  /** The staging file's descriptor; it may be closed in the next turn. Throws internal when the file is gone. */
   get stagingFd(): number {
+    if (this.#fd < 0) this.#fd = this.#reopen();
+    if (this.frozen) Layer.waiting.use(this);
     return this.#fd;
+  }
+  #reopen(): number {
+    const path = this.#path;
+    if (path === null) throw new FsError("internal", "the layer has no staging file");
+    try {
+      return openFd(path, O_RDWR);
+    } catch (error) {
+      const { code, message } = toFsError(error);
+      // Not "not found", which is what a lost content of the server is.
+      if (code === "not_found") throw new FsError("internal", `what waits for delivery in ${path} is gone`, { path });
+      throw new FsError(code, message, { path, cause: error });
+    }
+  }
+  letGo(): void {
+    if (this.#fd >= 0) closeFd(this.#fd);
+    this.#fd = -1;
   }
 
   /** Puts bytes at `offset`; `stage` names a new staging file when they get too many for memory. */
   write(offset: number, data: Uint8Array, stage: () => string): void {
-    if (this.#fd < 0) {
+    if (this.#path === null) {
       if (this.#fitsMemory(offset, data.length)) {
         this.#writeMemory(offset, data);
         this.#cover(offset, data.length);
@@ -169,7 +193,7 @@ export class Layer {
     if (size > this.size) this.sparse = true;
     this.extents.truncate(size);
     this.holes.truncate(size);
-    if (this.extents.isEmpty && this.#fd < 0) this.#memory = new Uint8Array(0);
+    if (this.extents.isEmpty && this.#path === null) this.#memory = new Uint8Array(0);
     this.size = size;
   }
   /** Makes [start, end) a hole, as far as the file reaches. */
@@ -179,7 +203,7 @@ export class Layer {
     this.sparse = true;
     this.extents.subtract(start, to);
     this.holes.add(start, to);
-    if (this.extents.isEmpty && this.#fd < 0) this.#memory = new Uint8Array(0);
+    if (this.extents.isEmpty && this.#path === null) this.#memory = new Uint8Array(0);
   }
   /** Does it change nothing of what lies below? Its size aside. */
   get isUntouched(): boolean {
@@ -195,7 +219,7 @@ export class Layer {
 
   /** The pieces to journal, in order; only while they are in memory. */
   pieces(): Uint8Array[] | null {
-    if (this.#fd >= 0) return null;
+    if (this.#path !== null) return null;
     return [...this.extents].map(({ start, end }) => this.#slice(start, end));
   }
   /** Puts a staging file's bytes on the disk. */
@@ -206,17 +230,17 @@ export class Layer {
   freeze(request: number, place: JournalPlace, journal: Journal): void {
     this.frozen = true;
     this.request = request;
-    if (this.#fd < 0) {
+    if (this.#path === null) {
       this.#attach(place, journal);
       this.#memory = null;
-    }
+    } else Layer.waiting.use(this);
   }
 
   /** Fills `into` with the bytes from `start` on, all of which the layer has. */
   read(start: number, into: Uint8Array<ArrayBuffer>): void {
     if (into.length === 0) return;
-    if (this.#fd >= 0) {
-      const n = preadFd(this.#fd, into, start);
+    if (this.#path !== null) {
+      const n = preadFd(this.stagingFd, into, start);
       // A hole at the end of a staging file that was extended with zeros.
       if (n < into.length) into.fill(0, n);
       return;
@@ -238,10 +262,11 @@ export class Layer {
 
   /** The file was delivered or given up. `keepFile`: the staging file has become something else. */
   dispose(keepFile = false): void {
-    if (this.#fd >= 0) {
-      closeFd(this.#fd);
-      this.#fd = -1;
-      if (!keepFile && this.#path !== null) unlinkPath(this.#path);
+    if (this.#path !== null) {
+      Layer.waiting.remove(this);
+      this.letGo();
+      if (!keepFile) unlinkPath(this.#path);
+      this.#path = null;
     }
     if (this.#place !== null) this.#journal?.release(this.#place.file);
     this.#place = null;

@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
+import { DescriptorPool } from "../platform/open_files.ts";
 import { systemRandom } from "../platform/random.ts";
 import { Journal } from "./journal.ts";
-import { LayerStack } from "./layers.ts";
+import { Layer, LayerStack } from "./layers.ts";
 
 type Step = { t: "write"; at: number; length: number; byte: number } | { t: "cut"; size: number } | { t: "freeze" } | {
   t: "deliver";
@@ -21,7 +22,20 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   fc.constant({ t: "deliver" as const }),
 );
 
-Deno.test("a stack of layers reads like a plain file", async () => {
+for (const limit of [1000, 1]) {
+  Deno.test(`a stack of layers reads like a plain file, with ${limit} staging files open at most`, async () => {
+    const before = Layer.waiting;
+    Layer.waiting = new DescriptorPool(() => limit);
+    try {
+      await compareStacks();
+      assert.equal(Layer.waiting.size, 0);
+    } finally {
+      Layer.waiting = before;
+    }
+  });
+}
+
+async function compareStacks(): Promise<void> {
   const folder = Deno.makeTempDirSync();
   Deno.mkdirSync(`${folder}/staging`);
   Deno.mkdirSync(`${folder}/journal`);
@@ -99,7 +113,7 @@ Deno.test("a stack of layers reads like a plain file", async () => {
   );
   await journal.close();
   Deno.removeSync(folder, { recursive: true });
-});
+}
 
 Deno.test("a file that was synced ten thousand times while nothing could be delivered is read all the same", () => {
   const stack = new LayerStack(null, 0);

@@ -37,6 +37,8 @@ const rare = bindRare("libc.so.6", {
   geteuid: { parameters: [], result: "u32" },
   getegid: { parameters: [], result: "u32" },
   mallopt: { parameters: ["i32", "i32"], result: "i32" },
+  getrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
 });
 
@@ -54,6 +56,19 @@ function lastErrno(): number {
 
 /** mallopt(3): sets an option of the allocator; 1, or 0 when it does not know it. */
 export const mallopt = (option: number, value: number): number => rare.mallopt(option, value);
+
+/** asm-generic/resource.h */
+const RLIMIT_NOFILE = 7;
+/** getrlimit(2): descriptors that the process may have, and up to how many it may raise that itself. Not more than 2^53. */
+export function fileLimit(): { soft: number; hard: number } {
+  const limits = new BigUint64Array(2);
+  rare.getrlimit(RLIMIT_NOFILE, limits);
+  const [soft = 0, hard = 0] = Array.from(limits, (limit) => Math.min(Number(limit), Number.MAX_SAFE_INTEGER));
+  return { soft, hard };
+}
+/** setrlimit(2). False: it is not allowed. */
+export const setFileLimit = ({ soft, hard }: { soft: number; hard: number }): boolean =>
+  rare.setrlimit(RLIMIT_NOFILE, BigUint64Array.of(BigInt(soft), BigInt(hard))) === 0;
 
 /** open(2) flags (asm-generic/fcntl.h). */
 export const O_RDONLY = 0;
