@@ -298,10 +298,10 @@ export class Conflicts {
 
   /** The record speaks of these now: the server's older news of them is passed over until it is delivered. */
   #regard(out: Outgoing, entries: readonly (Place & { ino: number })[], nodes: readonly number[] = []): void {
-    const fresh = nodes.filter((ino) => !out.touched.nodes.has(ino));
-    for (const ino of fresh) out.touched.nodes.add(ino);
+    const fresh = nodes.filter((ino) => !out.touched.nodes.includes(ino));
+    out.touched.nodes.push(...fresh);
     for (const entry of entries) out.touched.entries.push(entry);
-    this.#s.replica.guard({ entries: [...entries], nodes: new Set(fresh) });
+    this.#s.replica.guard({ entries: [...entries], nodes: fresh });
   }
   #tell(place: Place): void {
     this.#s.notifier()?.invalidateEntry(place.parent, place.name);

@@ -22,6 +22,7 @@ import {
 import { rechunk } from "../store/rechunk.ts";
 import { holesOf, zeroBytesOf } from "../store/holes.ts";
 import { isZeroChunk } from "../store/zeros.ts";
+import { Latch } from "../platform/latch.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { ContentCache } from "./content_cache.ts";
 import { SMALL_CONTENT } from "./content_cache.ts";
@@ -107,10 +108,13 @@ export interface Outgoing {
   salvage: boolean;
   /** Somebody gave it up. */
   dropped: boolean;
+  /** What it counts for in `pending`, and how much of that its operations bring. */
+  bytes: number;
+  values: number;
   /** Everybody can see it. */
-  readonly visible: PromiseWithResolvers<void>;
+  readonly visible: Latch;
   /** It is on the server's disk (or was settled otherwise). */
-  readonly durable: PromiseWithResolvers<void>;
+  readonly durable: Latch;
 }
 
 /** The record with which the bytes of `out` travel: one that is carried may be carried on with a still later one. */
@@ -182,6 +186,7 @@ export class Delivery {
   /** Chunks sent with earlier requests since sending last began anew: the server works in order, so it has them. */
   readonly #carried = new CarriedChunks();
   #pendingBytes = 0;
+  #pendingValues = 0;
   #preparedBytes = 0;
   #durableUpTo = 0;
   #nextRequest: number;
@@ -230,6 +235,10 @@ export class Delivery {
   }
   get pending(): { records: number; bytes: number } {
     return { records: this.#queue.length, bytes: this.#pendingBytes };
+  }
+  /** Bytes of extended attributes and link targets that wait in memory; file bytes wait on the disk. */
+  get pendingValues(): number {
+    return this.#pendingValues;
   }
   list(): readonly Outgoing[] {
     return this.#queue;
@@ -294,17 +303,29 @@ export class Delivery {
       resent: false,
       salvage: false,
       dropped: false,
-      visible: Promise.withResolvers(),
-      durable: Promise.withResolvers(),
+      visible: new Latch(),
+      durable: new Latch(),
+      bytes: 0,
+      values: 0,
     };
-    out.visible.promise.catch(() => {});
-    out.durable.promise.catch(() => {});
     this.#queue.push(out);
-    this.#pendingBytes += weight(out);
+    this.#weigh(out);
     this.#lastAdded = this.#clock.monotonic();
     if (this.#pause !== null && this.#pendingBytes >= HOLD_BYTES) this.#pause.resolve();
     this.#kick();
     return out;
+  }
+
+  #weigh(out: Outgoing): void {
+    this.#unweigh(out);
+    out.values = valueBytes(out.ops);
+    out.bytes = (out.layer?.extents.total ?? 0) + out.values;
+    this.#pendingBytes += out.bytes;
+    this.#pendingValues += out.values;
+  }
+  #unweigh(out: Outgoing): void {
+    this.#pendingBytes -= out.bytes;
+    this.#pendingValues -= out.values;
   }
 
   /**
@@ -384,9 +405,9 @@ export class Delivery {
     const finished = this.#queue.splice(0, done);
     this.#cursor = Math.max(0, this.#cursor - done);
     for (const out of finished) {
-      this.#pendingBytes -= weight(out);
+      this.#unweigh(out);
       this.#finished.push(out);
-      out.durable.resolve();
+      out.durable.open();
     }
     if (!this.#emptied()) this.#cancelRetire ??= this.#clock.after(50, () => void this.#retire(), true);
   }
@@ -449,8 +470,8 @@ export class Delivery {
     this.#preparedBytes -= out.prepared?.whole?.length ?? 0;
     this.#hooks.delivered(out);
     this.#journal.release(out.place.file);
-    out.visible.resolve();
-    out.durable.resolve();
+    out.visible.open();
+    out.durable.open();
   }
 
   /** Resolves when everything added so far was delivered. */
@@ -515,7 +536,7 @@ export class Delivery {
     this.hurry();
     const last = this.#queue.at(-1);
     if (last === undefined || last.state === "visible" || !this.#up) return;
-    await last.visible.promise.catch(() => {});
+    await last.visible.opened;
   }
 
   async #run(): Promise<void> {
@@ -773,7 +794,7 @@ export class Delivery {
       this.#answeredUpTo = Math.max(this.#answeredUpTo, out.request);
       if (applied.repeated) this.#hooks.repeated(out);
       this.#hooks.visible(out, told[i] ?? [], applied.seq);
-      out.visible.resolve();
+      out.visible.open();
     });
     // The news of durability may have come first.
     if ((this.#queue[0]?.request ?? Infinity) <= this.#durableUpTo) this.#shift();
@@ -886,7 +907,10 @@ export class Delivery {
         given.push(out);
         continue;
       }
-      if (answer !== undefined) out.ops = answer;
+      if (answer !== undefined) {
+        out.ops = answer;
+        this.#weigh(out);
+      }
       if (out.state !== "visible") {
         out.request = this.takeRequest();
         out.state = "queued";
@@ -920,7 +944,7 @@ export class Delivery {
       out.prepared = applied.get(later) ?? null;
     }
     for (const out of given) {
-      this.#pendingBytes -= weight(out);
+      this.#unweigh(out);
       // What was prepared is not what the file is.
       this.#unprepare(out);
       this.#hooks.given(out);
@@ -1120,7 +1144,6 @@ function unmerge(out: Outgoing): void {
 
 /** Can what a content was made from not be read any more? */
 const isLost = (error: FsError): boolean => error.code === "not_found" || error.code === "corrupt";
-const weight = (out: Outgoing): number => out.layer?.extents.total ?? 0;
 /** Bytes that operations bring themselves: values of extended attributes, targets of links. */
 function valueBytes(ops: readonly Op[]): number {
   let bytes = 0;

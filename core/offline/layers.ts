@@ -92,7 +92,7 @@ export class Layer implements Reopenable {
   #attach(place: JournalPlace, journal: Journal): void {
     this.#place = place;
     this.#journal = journal;
-    this.#placeRanges = [...this.extents];
+    this.#placeRanges = [...this.extents].slice();
     journal.retain(place.file);
   }
 
@@ -307,7 +307,9 @@ export class LayerStack {
     const last = this.layers.at(-1);
     if (last !== undefined && !last.frozen) return last;
     const layer = new Layer(this.size, Number.MAX_SAFE_INTEGER);
-    this.layers.push(layer);
+    // An array that is pushed to has room for 17.
+    if (this.layers.length === 0) this.layers = [layer];
+    else this.layers.push(layer);
     return layer;
   }
   /** The writable layer if there is one. */

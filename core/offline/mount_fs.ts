@@ -121,6 +121,8 @@ const DIR_PAGE = 1000;
 const XATTR_TRIES = 3;
 /** So many values of a file's extended attributes are asked for at once. */
 const XATTRS_AT_ONCE = 8;
+/** Bytes of values that may wait for delivery: they wait in memory. */
+const WAITING_VALUES = 64 * 1024 * 1024;
 const SEND_AGAIN_PIECE = 1024 * 1024;
 /** How long after a change in a folder its listing is fetched. */
 const LIST_AFTER_MS = 300;
@@ -466,12 +468,11 @@ export class MountFs implements InodeFs {
     this.#putLocal(withAttr({ ...node, size: data.size, ...mtimeOf(data.time) }, data.attr ?? {}));
   }
   #recover({ request, ops, data }: JournalRecord, place: JournalPlace, applied: number): void {
-    const touched = touchedBy(ops);
+    const touched = touchedBy(ops, data?.ino);
     if (!this.#replica.redo(ops, request <= applied)) this.#missed(touched);
     let stack: LayerStack | null = null;
     let layer: Layer | null = null;
     if (data !== null) {
-      touched.nodes.add(data.ino);
       const node = this.#replica.tree.stat(data.ino);
       stack = this.#stacks.get(data.ino) ?? null;
       if (stack === null) {
@@ -1853,8 +1854,7 @@ export class MountFs implements InodeFs {
       ...(stack.attr === null && made === null ? {} : { attr: { mtime, ...stack.attr } }),
       time: stack.attr === null && made === null ? mtime : { sec: node.ctimeSec, nsec: node.ctimeNsec },
     };
-    let touched = touchedBy(ops);
-    touched.nodes.add(ino);
+    let touched = touchedBy(ops, ino);
     this.#replica.secure();
     const request = this.#delivery.takeRequest();
     let place: JournalPlace | null = null;
@@ -1908,13 +1908,13 @@ export class MountFs implements InodeFs {
   }
   async #awaitVisible(out: Outgoing): Promise<void> {
     if (this.#o.policy === "through") {
-      await this.#withTime(out.durable.promise, 60_000, true);
+      await this.#withTime(out.durable.opened, 60_000, true);
       return;
     }
     // Nobody else is connected: nobody can miss it, and it is on its way.
     if (this.#modes.mode !== "online" || this.#others === 0) return;
     const few = this.#delivery.pending.bytes <= VISIBLE_WAIT_BYTES;
-    if (few) await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
+    if (few) await this.#withTime(out.visible.opened, VISIBLE_WAIT_MS, false);
     // Others who open it are told to wait for it.
     if (this.#modes.mode !== "online" || (out.state !== "queued" && out.state !== "sent")) return;
     if (out.data === null) return;
@@ -2090,7 +2090,7 @@ export class MountFs implements InodeFs {
     const out = this.#delivery.list().findLast((o) => o.stack === stack);
     if (out === undefined || out.state === "visible") return;
     this.#delivery.hurry();
-    await this.#withTime(out.visible.promise, VISIBLE_WAIT_MS, false);
+    await this.#withTime(out.visible.opened, VISIBLE_WAIT_MS, false);
   }
 
   // --- locks ---
@@ -2108,7 +2108,7 @@ export class MountFs implements InodeFs {
     const last = this.#delivery.list().findLast((out) => out.state !== "visible");
     if (last === undefined) return { visible: Promise.resolve() };
     this.#delivery.hurry();
-    return { visible: last.visible.promise };
+    return { visible: last.visible.opened };
   }
   /** What the server told before it answered is taken over already; the kernel has to have heard of it too. */
   async #asTheServerHasIt(ino: number): Promise<void> {
@@ -2199,8 +2199,24 @@ export class MountFs implements InodeFs {
       return this.#changedUnnamed(unnamed);
     }
     await this.#loadXattrs(ino);
+    if (this.#delivery.pendingValues + value.length > WAITING_VALUES) await this.#roomForValue(value.length);
     checkXattrRoom(this.#replica.tree.xattrUse(ino, name), name, value.length);
     this.#commit([{ t: "setxattr", ino, name, value: value.slice(), flags, time: this.#time() }]);
+  }
+  /** Throws no_space when too many values wait and the server does not take them now. */
+  async #roomForValue(length: number): Promise<void> {
+    const last = this.#delivery.list().at(-1);
+    if (this.#modes.mode === "online" && last !== undefined) {
+      this.#delivery.hurry();
+      await this.#withTime(last.durable.opened, this.#o.requestTimeoutMs ?? REQUEST_MS, false);
+    }
+    const { pendingValues } = this.#delivery;
+    if (pendingValues + length <= WAITING_VALUES) return;
+    throw new FsError("no_space", `${pendingValues} bytes of extended attributes wait for delivery to the server`, {
+      limit: WAITING_VALUES,
+      usage: pendingValues,
+      requested: length,
+    });
   }
   async listxattr(ino: number, caller: Caller): Promise<string[]> {
     const unnamed = this.#unnamed.get(ino);
@@ -2425,19 +2441,20 @@ function timesOf(s: Stat): Partial<Stat> {
 function mtimeOf(t: Time): Pick<Stat, "mtimeSec" | "mtimeNsec" | "ctimeSec" | "ctimeNsec"> {
   return { mtimeSec: t.sec, mtimeNsec: t.nsec, ctimeSec: t.sec, ctimeNsec: t.nsec };
 }
-/** What journaled operations touch, for the guard, when they are read back at start. */
-function touchedBy(ops: readonly Op[]): Touched {
-  const touched: Touched = { entries: [], nodes: new Set() };
+/** What journaled operations touch, and a file whose bytes change with them, for the guard. */
+function touchedBy(ops: readonly Op[], written?: number): Touched {
+  const entries: Touched["entries"] = [];
+  const nodes = new Set<number>(written === undefined ? [] : [written]);
   for (const op of ops) {
-    if ("ino" in op && op.ino !== 0 && op.t !== "atime") touched.nodes.add(op.ino);
-    if (op.t === "create" || op.t === "link") touched.entries.push({ parent: op.parent, name: op.name, ino: op.ino });
-    if (op.t === "unlink" || op.t === "rmdir") touched.entries.push({ parent: op.parent, name: op.name, ino: 0 });
+    if ("ino" in op && op.ino !== 0 && op.t !== "atime") nodes.add(op.ino);
+    if (op.t === "create" || op.t === "link") entries.push({ parent: op.parent, name: op.name, ino: op.ino });
+    if (op.t === "unlink" || op.t === "rmdir") entries.push({ parent: op.parent, name: op.name, ino: 0 });
     if (op.t === "rename") {
-      touched.entries.push({ parent: op.parent, name: op.name, ino: 0 });
-      touched.entries.push({ parent: op.newParent, name: op.newName, ino: op.ino });
+      entries.push({ parent: op.parent, name: op.name, ino: 0 });
+      entries.push({ parent: op.newParent, name: op.newName, ino: op.ino });
     }
   }
-  return touched;
+  return { entries: entries.slice(), nodes: [...nodes] };
 }
 
 const sameStat = (a: Stat, b: Stat): boolean =>

@@ -635,6 +635,33 @@ Deno.test({
   await stop(a);
 });
 
+Deno.test({
+  name:
+    "values of attributes that wait for delivery are bounded: full without a connection, and with one they go first",
+  ...unchecked,
+}, async () => {
+  const server = new FakeServer();
+  const a = await device(server, "a");
+  const value = new Uint8Array(65_536);
+  const files: number[] = [];
+  for (let i = 0; i < 60; i++) files.push((await a.fs.mkdir(1, `${i}`, 0o755, caller)).ino);
+  const set = async (from: number, to: number) => {
+    for (let i = from; i < to; i++) await a.fs.setxattr(files[i % 60] ?? 0, `user.${Math.floor(i / 60)}`, value, 0);
+  };
+  await set(0, 1100);
+  assert.ok(await a.fs.drain(30_000));
+  a.link.disconnect();
+  await set(0, 1024);
+  await assert.rejects(set(1024, 1025), (error: FsError) => error.code === "no_space" && error.errno === 28);
+  await a.fs.mkdir(1, "other changes go on", 0o755, caller);
+  await a.link.connect();
+  await set(1024, 1025);
+  assert.ok(await a.fs.drain(30_000));
+  a.link.disconnect();
+  await set(0, 1024);
+  await stop(a);
+});
+
 Deno.test({ name: "a folder whose listing was cut off is listed with the next connection", ...unchecked }, async () => {
   const server = new FakeServer();
   const a = await device(server, "a");

@@ -36,7 +36,8 @@ CREATE TABLE IF NOT EXISTS before_writes(ino INTEGER PRIMARY KEY, stat TEXT NOT 
 /** What a set of operations touched: to tell the kernel, and to guard from the server's older news. */
 export interface Touched {
   readonly entries: { parent: number; name: string; ino: number }[];
-  readonly nodes: Set<number>;
+  /** Each once. */
+  readonly nodes: number[];
 }
 
 const XATTRS_KNOWN = "INSERT INTO xattrs_known(ino) VALUES(?) ON CONFLICT DO NOTHING";
@@ -63,7 +64,7 @@ export class Replica {
   readonly #beforeCommit: () => void;
   #open = false;
   #cancelCommit: (() => void) | null = null;
-  #touched: Touched = { entries: [], nodes: new Set() };
+  readonly #touched = { entries: new Array<Touched["entries"][number]>(), nodes: new Set<number>() };
   /** Undelivered changes by entry and by node: the server's news of these is older than ours. */
   readonly #pendingEntries = new Map<string, number>();
   readonly #pendingNodes = new Map<number, number>();
@@ -384,7 +385,8 @@ export class Replica {
     this.#begin();
     // What is taken back below must not take these with it.
     if (this.#fresh.size > 0) this.#writeFresh();
-    this.#touched = { entries: [], nodes: new Set() };
+    this.#touched.entries.length = 0;
+    this.#touched.nodes.clear();
     this.#sql.run("SAVEPOINT ours");
     try {
       for (const op of ops) {
@@ -399,7 +401,7 @@ export class Replica {
       throw toFsError(error);
     }
     this.#sql.run("RELEASE ours");
-    return this.#touched;
+    return { entries: this.#touched.entries.slice(), nodes: [...this.#touched.nodes] };
   }
   /**
    * As `apply`, for what was journaled before a crash. `known`: the database has it (see `applied`); later records may have

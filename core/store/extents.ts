@@ -41,7 +41,10 @@ export class Extents {
 
   /** Start and end of each range, in order, flat. */
   toArray(): number[] {
-    return this.#starts.flatMap((start, i) => [start, this.#end(i)]);
+    return Array.from(
+      { length: this.#starts.length * 2 },
+      (_, i) => i % 2 === 0 ? this.#start(i / 2) : this.#end(i >> 1),
+    );
   }
 
   clone(): Extents {
@@ -86,8 +89,17 @@ export class Extents {
     while (last < this.#starts.length && this.#start(last) <= end) last++;
     const from = last > first ? Math.min(start, this.#start(first)) : start;
     const to = last > first ? Math.max(end, this.#end(last - 1)) : end;
-    this.#starts.splice(first, last - first, from);
-    this.#ends.splice(first, last - first, to);
+    if (last - first === 1) {
+      this.#starts[first] = from;
+      this.#ends[first] = to;
+    } else if (this.#starts.length === 0) {
+      // Most sets never have more: an array that is pushed to has room for 17.
+      this.#starts = [from];
+      this.#ends = [to];
+    } else {
+      this.#starts.splice(first, last - first, from);
+      this.#ends.splice(first, last - first, to);
+    }
   }
 
   /** Takes the bytes [start, end) out. */
