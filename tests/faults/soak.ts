@@ -30,6 +30,12 @@ interface Column {
   readonly much: number;
   readonly read: (sample: Sample) => number | null;
 }
+/**
+ * Threads of the runtime's pool for calls that wait for the disk: as many as were ever needed at once (32 programs that close
+ * a large file), as each stays while there is work for it every ten seconds. The runtime makes no more than these.
+ */
+const POOL_THREADS = 32;
+const POOL_NAME = "tokio-runtime-w";
 interface Sample {
   readonly seconds: number;
   readonly values: Readonly<Record<string, number>>;
@@ -44,8 +50,7 @@ const COLUMNS: readonly Column[] = [
   ...WHO.flatMap((who) => [
     column(`${who}.private_mib`, 0.15, 10),
     column(`${who}.descriptors`, 0, 6),
-    // The runtime keeps as many threads for waits on the disk as were ever needed at once in ten seconds.
-    column(`${who}.threads`, 0, 6),
+    column(`${who}.other_threads`, 0, 2),
   ]),
   ...["a", "b"].flatMap((who) => [
     column(`${who}.inodes`, 0.25, 300),
@@ -59,14 +64,26 @@ async function processValues(who: Who, pid: number): Promise<Record<string, numb
   const kib = (key: string) => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, "m").exec(rollup)?.[1] ?? 0);
   let descriptors = 0;
   for await (const _ of Deno.readDir(`/proc/${pid}/fd`)) descriptors++;
-  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  const threads = await threadNames(pid);
+  const pool = threads.filter((name) => name === POOL_NAME).length;
   return {
     [`${who}.private_mib`]: (kib("Private_Dirty") + kib("Private_Clean")) / 1024,
     [`${who}.pss_mib`]: kib("Pss") / 1024,
     [`${who}.rss_mib`]: kib("Rss") / 1024,
     [`${who}.descriptors`]: descriptors,
-    [`${who}.threads`]: Number(/^Threads:\s+(\d+)/m.exec(status)?.[1] ?? 0),
+    [`${who}.threads`]: threads.length,
+    [`${who}.pool_threads`]: pool,
+    [`${who}.other_threads`]: threads.length - pool,
   };
+}
+async function threadNames(pid: number): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(`/proc/${pid}/task`)) {
+    // One that has ended meanwhile is none.
+    const comm = await Deno.readTextFile(`/proc/${pid}/task/${name}/comm`).catch(() => null);
+    if (comm !== null) names.push(comm.trim());
+  }
+  return names;
 }
 interface MountStats {
   readonly fuse: { readonly inodes: number; readonly inodeTableBytes: number; readonly inFlight: number };
@@ -88,13 +105,17 @@ function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? 0;
 }
-/** What grew: medians of the second and the last quarter compared. */
+/** What grew: medians of the second and the last quarter compared; and pools that have more threads than there can be. */
 function growth(samples: readonly Sample[]): string[] {
+  const pools = WHO.flatMap((who) => {
+    const most = samples.reduce((most, { values }) => Math.max(most, values[`${who}.pool_threads`] ?? 0), 0);
+    return most <= POOL_THREADS ? [] : [`${who} has ${most} threads in the runtime's pool`];
+  });
   // A short run still fills caches of a fixed size: a mount keeps 64 large contents open.
   const warming = (samples.at(-1)?.seconds ?? 0) < 1200 ? 70 : 0;
   const quarter = (n: number) =>
     samples.slice(Math.floor(samples.length * n / 4), Math.floor(samples.length * (n + 1) / 4));
-  return COLUMNS.flatMap(({ key, part, much, read }) => {
+  const grown = COLUMNS.flatMap(({ key, part, much, read }) => {
     const of = (n: number) => median(quarter(n).flatMap((sample) => read(sample) ?? []));
     const [second, last] = [of(1), of(3)];
     const room = much + (key.endsWith(".descriptors") ? warming : 0);
@@ -102,6 +123,7 @@ function growth(samples: readonly Sample[]): string[] {
       ? []
       : [`${key} grows: ${second.toFixed(1)} in the second quarter, ${last.toFixed(1)} in the last`];
   });
+  return [...pools, ...grown];
 }
 
 function csv(samples: readonly Sample[]): string {
