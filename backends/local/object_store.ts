@@ -51,6 +51,11 @@ export interface LocalObjectStoreOptions {
 /** Where unfinished objects live. `~` is in no key, so nothing here is ever listed or read as an object. */
 const TEMP_FOLDER = "~unfinished";
 const STREAM_PIECE = 1 << 20;
+/**
+ * Calls to the disk at once. Each holds a thread of the runtime's pool until it ends, also when nobody waits for it any more:
+ * a NAS that hangs must not take all of the pool, which has 32.
+ */
+const AT_ONCE = 8;
 
 export class LocalObjectStore implements ObjectStore {
   readonly name: string;
@@ -62,6 +67,9 @@ export class LocalObjectStore implements ObjectStore {
   /** Folders known to exist. */
   readonly #folders = new Set<string>();
   readonly #unfinished = new Set<string>();
+  #underWay = 0;
+  /** What waits until one of the calls has ended. */
+  readonly #waitingTurns = new Set<() => void>();
 
   constructor(options: LocalObjectStoreOptions) {
     this.#root = options.folder.replace(/\/+$/, "") || "/";
@@ -78,10 +86,12 @@ export class LocalObjectStore implements ObjectStore {
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         stopTimer();
+        this.#waitingTurns.delete(begin);
         reject(toFsError(signal?.reason, { operation, path: key }));
       };
       const stopTimer = this.#clock.after(this.#stepTimeoutMs, () => {
         signal?.removeEventListener("abort", onAbort);
+        this.#waitingTurns.delete(begin);
         reject(
           new FsError(
             "timeout",
@@ -98,8 +108,23 @@ export class LocalObjectStore implements ObjectStore {
         then();
       };
       signal?.addEventListener("abort", onAbort, { once: true });
-      work().then((value) => settle(() => resolve(value)), (error) => settle(() => reject(this.#explain(error, key))));
+      const begin = () => {
+        this.#underWay++;
+        work().finally(() => this.#ended()).then(
+          (value) => settle(() => resolve(value)),
+          (error) => settle(() => reject(this.#explain(error, key))),
+        );
+      };
+      if (this.#underWay < AT_ONCE) begin();
+      else this.#waitingTurns.add(begin);
     });
+  }
+  #ended(): void {
+    this.#underWay--;
+    const [next] = this.#waitingTurns;
+    if (next === undefined) return;
+    this.#waitingTurns.delete(next);
+    next();
   }
 
   /** As #step; a file that is opened after nobody waits for it any more is closed again. */

@@ -185,6 +185,9 @@ export async function syncFd(fd: number): Promise<void> {
   throw errorFromErrno(Errno.EIO, `fdatasync of descriptor ${fd} failed`, { operation: "fdatasync" });
 }
 
+/** fsync(2) on this thread: the errno it failed with, 0 for none. */
+export const fsyncFdErrno = (fd: number): number => rare.fsync(fd) === 0 ? 0 : lastErrno();
+
 /**
  * The disk begins to write the descriptor's data from `offset` on, so that a later syncFd has less to wait for
  * (sync_file_range(2) with SYNC_FILE_RANGE_WRITE, on another thread). Promises nothing; errors are told by syncFd.
