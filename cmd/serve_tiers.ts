@@ -5,6 +5,7 @@ import { Errno, FsError, toFsError } from "../core/fs/error.ts";
 import type { ObjectInfo, ObjectRange, ObjectSource, ObjectStore, StoreSpace } from "../core/fs/object_store.ts";
 import type { ServerCoreConfig, TierConfig } from "../core/indexed/open_core.ts";
 import { systemClock } from "../core/platform/clock.ts";
+import { within } from "../core/tiers/health.ts";
 import { prepareFirstStart } from "./first_start.ts";
 
 /** How long the start waits for a tier that may be away. */
@@ -15,6 +16,8 @@ class LateStore implements ObjectStore {
   readonly name: string;
   readonly #open: () => Promise<ObjectStore>;
   #store: Promise<ObjectStore> | null = null;
+  /** One that is still being opened at the end is not waited for. */
+  #opened: ObjectStore | null = null;
 
   constructor(name: string, open: () => Promise<ObjectStore>) {
     this.name = name;
@@ -23,7 +26,7 @@ class LateStore implements ObjectStore {
   async #now(): Promise<ObjectStore> {
     this.#store ??= this.#open();
     try {
-      return await this.#store;
+      return this.#opened = await this.#store;
     } catch (error) {
       this.#store = null;
       throw error;
@@ -57,8 +60,7 @@ class LateStore implements ObjectStore {
     return await (await this.#now()).space(options);
   }
   async close(): Promise<void> {
-    const opened = await this.#store?.catch(() => null);
-    await opened?.close();
+    await this.#opened?.close();
   }
 }
 
@@ -153,20 +155,15 @@ export async function openTiers(config: Config, warn: (message: string) => void)
 
 /** A tier that is away is met again later; one that refuses us is a mistake in the configuration. */
 async function meet(store: ObjectStore, name: string, place: string, warn: (message: string) => void): Promise<void> {
-  const limit = new AbortController();
-  const stop = systemClock.after(CHECK_MS, () => limit.abort(new DOMException("no answer", "TimeoutError")));
   try {
-    await store.check({ signal: limit.signal });
+    await within(systemClock, CHECK_MS, `tier ${name}`, (signal) => store.check({ signal }));
   } catch (error) {
     const cause = toFsError(error);
-    const away = limit.signal.aborted ||
-      (["unavailable", "timeout", "cancelled"].includes(cause.code) && cause.errno !== Errno.ENXIO);
+    const away = ["unavailable", "timeout", "cancelled"].includes(cause.code) && cause.errno !== Errno.ENXIO;
     if (!away) {
       throw new FsError("invalid_input", cause.message, { operation: "serve", path: place, cause });
     }
-    const reason = limit.signal.aborted ? `no answer within ${CHECK_MS / 1000} s` : cause.message;
+    const reason = cause.code === "timeout" ? `no answer within ${CHECK_MS / 1000} s` : cause.message;
     warn(`tier ${name} (${place}) can't be reached now: ${reason}; what belongs there waits in the write-ahead log`);
-  } finally {
-    stop();
   }
 }
