@@ -7,11 +7,11 @@
 /** So many are told at once after a new connection. */
 const AT_ONCE = 500;
 
-export class Announcements<Record extends object> {
+export class Announcements<Sent extends object> {
   readonly #tell: (ino: number, pending: boolean) => Promise<unknown>;
   /** For each file that others wait for: the last record of it. */
-  readonly #last = new Map<number, Record>();
-  readonly #inos = new Map<Record, number>();
+  readonly #last = new Map<number, Sent>();
+  readonly #inos = new Map<Sent, number>();
 
   /** `tell` says it to the server; it may reject when there is no connection. */
   constructor(tell: (ino: number, pending: boolean) => Promise<unknown>) {
@@ -22,7 +22,7 @@ export class Announcements<Record extends object> {
     return this.#last.size;
   }
   /** Others wait for this record when they open the file from when this resolves; it is not settled yet. */
-  async add(ino: number, record: Record): Promise<void> {
+  async add(ino: number, record: Sent): Promise<void> {
     // A conflict made it another file's since.
     if (this.#inos.get(record) !== ino) this.end(record);
     const before = this.#last.get(ino);
@@ -32,7 +32,7 @@ export class Announcements<Record extends object> {
     if (before === undefined) await this.#say(ino, true);
   }
   /** The record is delivered, or will never be. */
-  end(record: Record): void {
+  end(record: Sent): void {
     const ino = this.#inos.get(record);
     if (ino === undefined) return;
     this.#inos.delete(record);
