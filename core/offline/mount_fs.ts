@@ -943,8 +943,14 @@ export class MountFs implements InodeFs {
   #becomesBase(out: Outgoing, stack: LayerStack, layer: Layer, made: Prepared): void {
     const { content, size, whole: bytes } = made;
     if (content !== null && bytes !== null && !out.superseded) this.#cache.putSmall(content, bytes);
-    const path = content !== null && this.#isWhole(out, size) ? layer.stagingPath : null;
-    if (path !== null) ftruncateFd(layer.stagingFd, size);
+    let path = content !== null && this.#isWhole(out, size) ? layer.stagingPath : null;
+    try {
+      if (path !== null) ftruncateFd(layer.stagingFd, size);
+    } catch (error) {
+      // Somebody removed the folder: it will be fetched when it is wanted.
+      this.#o.log(`the staging file could not be kept: ${toFsError(error).message}`);
+      path = null;
+    }
     layer.dispose(path !== null);
     if (path !== null && content !== null) this.#cache.adopt(content, size, path);
     stack.base = content;

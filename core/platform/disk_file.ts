@@ -3,6 +3,7 @@
  * delays the call that waits for it, never the process. Slower (about 50 µs a call) than posix.ts, for what may be a NAS.
  * Deno.open and FsFile.write wait on the thread that calls them (seen with 2.7.11), so files are opened and written here.
  */
+import { dirname } from "node:path";
 import { Errno, errorFromErrno, FsError } from "../fs/error.ts";
 import { fromDeno } from "./files.ts";
 import {
@@ -112,7 +113,7 @@ async function openElsewhere(path: string, flags: number, mode: number): Promise
   // The buffer is used here for it to live until the call has ended.
   if (fd >= 0 || bytes.length === 0) return fd;
   // What is most often the reason can be learned from another thread: the file, or the folder it is to be made in, is missing.
-  const needed = (flags & O_CREAT) === 0 ? path : path.slice(0, Math.max(1, path.lastIndexOf("/")));
+  const needed = (flags & O_CREAT) === 0 ? path : dirname(path);
   try {
     await Deno.stat(needed);
   } catch (error) {

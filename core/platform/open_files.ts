@@ -51,6 +51,10 @@ export class DescriptorPool {
   }
 }
 
-let half = 0;
+/** Each open file takes a KiB or two of the kernel's memory. */
+const MOST_WAITING = 4096;
+let limit = 0;
 /** For files with bytes that wait for delivery: half of what may be open, the rest is for what programs work with. */
-export const waitingFiles = new DescriptorPool(() => half ||= Math.max(1, Math.floor(fileLimit().soft / 2)));
+export const waitingFiles = new DescriptorPool(
+  () => limit ||= Math.max(1, Math.min(MOST_WAITING, Math.floor(fileLimit().soft / 2))),
+);
