@@ -1,7 +1,8 @@
 /**
  * What must not grow with the size of things: memory of server and mount under a file far larger than it, a folder of
- * 100,000 entries, start times with 100 and with 1,000,000 entries. `deno task bench scale`, or with options:
- * `deno run -A tests/bench/scale.ts [--only memory,folder,start] [--gib 20] [--entries 1000000] [--source]`.
+ * 100,000 entries, start times with 100 and with 1,000,000 entries, small files that wait for the server.
+ * `deno task bench scale`, or with options:
+ * `deno run -A tests/bench/scale.ts [--only memory,folder,start,waiting] [--gib 20] [--entries 1000000] [--source]`.
  * Writes .anyfs/bench/scale.json. Needs root and cmp; for 20 GiB about 3 GB of disk.
  */
 import { parseArgs } from "node:util";
@@ -194,10 +195,38 @@ async function starts(program: Program, folder: string, entries: number): Promis
   }
 }
 
+/** (d) Small files that are written without a connection, and delivered. */
+async function waiting(program: Program, folder: string): Promise<void> {
+  const count = 50_000;
+  const label = `${count.toLocaleString("en")} files of 200 bytes without a connection`;
+  const server = await startServer(program, folder);
+  try {
+    const mount = await startMount(program, server.url, folder);
+    try {
+      await mount.call("offline");
+      const write = `import os, sys
+for i in range(${count}):
+    with open(f"{sys.argv[1]}/{i}", "wb", buffering=0) as f: f.write(b"x" * 200)`;
+      const written = await timed(() => shell(`python3 -c '${write}' "$1"`, [mount.dir]));
+      report(`${label}: written`, written.seconds, "s");
+      report(`${label}: memory of mount`, rss(mount.pid), "MB");
+      const watches = [watchMemory(server.pid), watchMemory(mount.pid)];
+      await mount.call("online");
+      report(`${label}: delivered`, (await timed(() => mount.settle())).seconds, "s");
+      report(`${label}: memory of serve, at most, meanwhile`, (watches[0]?.stop() ?? 0) / 1e6, "MB");
+      report(`${label}: memory of mount, at most, meanwhile`, (watches[1]?.stop() ?? 0) / 1e6, "MB");
+    } finally {
+      await mount.stop();
+    }
+  } finally {
+    await server.stop();
+  }
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      only: { type: "string", default: "memory,folder,start" },
+      only: { type: "string", default: "memory,folder,start,waiting" },
       gib: { type: "string", default: "20" },
       entries: { type: "string", default: "1000000" },
       source: { type: "boolean", default: false },
@@ -210,6 +239,7 @@ async function main(): Promise<void> {
   try {
     if (parts.includes("memory")) await memory(program, `${folder}/memory`, Number(values.gib));
     if (parts.includes("folder")) await bigFolder(program, `${folder}/folder`);
+    if (parts.includes("waiting")) await waiting(program, `${folder}/waiting`);
     if (parts.includes("start")) await starts(program, `${folder}/start`, Number(values.entries));
   } finally {
     await Deno.remove(folder, { recursive: true });
