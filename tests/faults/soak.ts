@@ -6,6 +6,7 @@
  */
 import { parseArgs } from "node:util";
 import { MountHouse } from "../e2e/mount_house.ts";
+import { runFor } from "./fault_house.ts";
 import { startFaultProxy } from "../support/fault_proxy.ts";
 import { endAtSignal } from "./at_signal.ts";
 import { type Panel, plot, type Series } from "./svg_plot.ts";
@@ -161,6 +162,41 @@ export interface SoakReport {
   readonly requests: number;
 }
 
+/**
+ * Starts the threads that a process starts when they are first needed, at any time of the hour otherwise, each with some
+ * 7 descriptors and 14 MiB: two that cut and hash when large files come at several places at once, and the server's for its
+ * index after 20,000 changes of it.
+ */
+async function startWorkers(house: MountHouse, dirs: readonly string[], say: (message: string) => void): Promise<void> {
+  const source = `${house.folder}/large`;
+  for (let i = 0; i < 3; i++) {
+    await runFor(60_000, "bash", ["-c", 'head -c 64M /dev/urandom > "$1"', "bash", source]);
+    const puts = Array.from({ length: 4 }, (_, n) => house.cli("put", source, `/large ${n}`));
+    const copies = dirs.map((dir, n) =>
+      runFor(60_000, "bash", [
+        "-c",
+        'for i in 1 2 3 4; do cp "$1" "$2/from $3 $i" & done; wait',
+        "bash",
+        source,
+        dir,
+        `${n}`,
+      ])
+    );
+    await Promise.all([...puts, ...copies]);
+    await Promise.all(["a", "b"].map((name) => house.drain(name, 60_000)));
+    await runFor(60_000, "bash", ["-c", 'rm "$1"/large* "$1"/from*', "bash", dirs[0] ?? ""]);
+  }
+  await Deno.remove(source);
+  const many = `import os, sys
+os.chdir(sys.argv[1])
+for i in range(6000): os.mkdir(f"many {i}")
+for i in range(6000): os.rmdir(f"many {i}")`;
+  await runFor(120_000, "python3", ["-c", many, dirs[1] ?? ""]);
+  await house.drain("b", 60_000);
+  const names = await Promise.all([house.serverPid, house.mountPid("a"), house.mountPid("b")].map(threadNames));
+  say(`workers: ${names.map((all) => all.filter((name) => name.startsWith("worker-")).length).join(", ")}`);
+}
+
 /** @param pace steps a second of all loads together */
 export async function soak(
   o: { minutes: number; seed: number; pace: number; out: string; say: (line: string) => void },
@@ -174,7 +210,7 @@ export async function soak(
   const samples: Sample[] = [];
   const cuts: number[] = [];
   const lifeMs = o.minutes * 60_000;
-  await using house = new MountHouse(lifeMs + 120_000, `[mount]\nrequest_timeout = "5s"\nread_timeout = "10s"\n`);
+  await using house = new MountHouse(lifeMs + 400_000, `[mount]\nrequest_timeout = "5s"\nread_timeout = "10s"\n`);
   await house.serve();
   await using proxy = startFaultProxy(house.url);
   const direct = house.url;
@@ -182,6 +218,7 @@ export async function soak(
   const dirs: Record<string, string> = { a: await house.mount("a") };
   house.url = direct;
   dirs["b"] = await house.mount("b");
+  await startWorkers(house, Object.values(dirs), o.say);
   const pids: Record<Who, () => number> = {
     serve: () => house.serverPid,
     a: () => house.mountPid("a"),
