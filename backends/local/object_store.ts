@@ -56,6 +56,13 @@ const STREAM_PIECE = 1 << 20;
  * a NAS that hangs must not take all of the pool, which has 32.
  */
 const AT_ONCE = 8;
+/** The calls of one folder: those under way, and what waits until one of them has ended. */
+interface Turns {
+  underWay: number;
+  readonly waiting: Set<() => void>;
+}
+/** By folder: who could not open a store opens it anew, and what hangs still is the same. */
+const turnsOf = new Map<string, Turns>();
 
 export class LocalObjectStore implements ObjectStore {
   readonly name: string;
@@ -67,13 +74,13 @@ export class LocalObjectStore implements ObjectStore {
   /** Folders known to exist. */
   readonly #folders = new Set<string>();
   readonly #unfinished = new Set<string>();
-  #underWay = 0;
-  /** What waits until one of the calls has ended. */
-  readonly #waitingTurns = new Set<() => void>();
+  readonly #turns: Turns;
 
   constructor(options: LocalObjectStoreOptions) {
     this.#root = options.folder.replace(/\/+$/, "") || "/";
     this.name = options.name ?? options.folder;
+    this.#turns = turnsOf.get(this.#root) ?? { underWay: 0, waiting: new Set() };
+    turnsOf.set(this.#root, this.#turns);
     this.#stepTimeoutMs = options.stepTimeoutMs ?? 30_000;
     this.#staleMs = options.staleMs ?? 24 * 3600_000;
     this.#clock = options.clock ?? systemClock;
@@ -86,12 +93,12 @@ export class LocalObjectStore implements ObjectStore {
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         stopTimer();
-        this.#waitingTurns.delete(begin);
+        this.#turns.waiting.delete(begin);
         reject(toFsError(signal?.reason, { operation, path: key }));
       };
       const stopTimer = this.#clock.after(this.#stepTimeoutMs, () => {
         signal?.removeEventListener("abort", onAbort);
-        this.#waitingTurns.delete(begin);
+        this.#turns.waiting.delete(begin);
         reject(
           new FsError(
             "timeout",
@@ -109,21 +116,21 @@ export class LocalObjectStore implements ObjectStore {
       };
       signal?.addEventListener("abort", onAbort, { once: true });
       const begin = () => {
-        this.#underWay++;
+        this.#turns.underWay++;
         work().finally(() => this.#ended()).then(
           (value) => settle(() => resolve(value)),
           (error) => settle(() => reject(this.#explain(error, key))),
         );
       };
-      if (this.#underWay < AT_ONCE) begin();
-      else this.#waitingTurns.add(begin);
+      if (this.#turns.underWay < AT_ONCE) begin();
+      else this.#turns.waiting.add(begin);
     });
   }
   #ended(): void {
-    this.#underWay--;
-    const [next] = this.#waitingTurns;
+    this.#turns.underWay--;
+    const [next] = this.#turns.waiting;
     if (next === undefined) return;
-    this.#waitingTurns.delete(next);
+    this.#turns.waiting.delete(next);
     next();
   }
 
